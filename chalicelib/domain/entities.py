@@ -1,0 +1,281 @@
+"""The platform's things, as the store keeps them and the domain reasons about them.
+
+Field names are the contract's (``semantics.md`` part 3). Times are aware UTC datetimes. ``Json`` values are what
+``msgspec`` decodes from JSON. ``revision`` counts the writes of a registry row and guards its next one.
+
+What a client sees is another matter: the views of ``chalicelib.api`` choose and rename.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+Json = Any
+
+SYSTEM_TENANT = "system"  # owns the standard packs: visible in every tenant, writable in none
+
+ExecutionStatus = Literal[
+    "requested", "scheduling", "scheduled", "running", "completed", "failed",
+    "canceling", "cancelled", "timeout", "abandoned",
+]  # fmt: skip
+EnforcementStatus = Literal["created", "processed", "disabled"]
+OwnerType = Literal["system", "identity", "pack", "action", "sensor"]
+Visibility = Literal["standard", "tenant", "private"]
+ParameterDelivery = Literal["stdin", "file"]
+ParameterFormat = Literal["json", "dotenv", "yaml"]
+OutputFormat = Literal["text", "json", "yaml", "jsonl"]
+RetentionPolicy = Literal["versions", "days", "hours", "minutes"]
+
+
+class Row(msgspec.Struct, kw_only=True, frozen=True):
+    """What every stored thing has."""
+
+    id: int
+    created: datetime
+    updated: datetime
+
+
+class Definition(Row, kw_only=True, frozen=True):
+    """A named thing of the registry; ``ref`` is unique per kind and tenant."""
+
+    ref: str
+    revision: int = 0
+
+
+class Tenant(Definition, kw_only=True, frozen=True):
+    label: str = ""
+    suspended: bool = False
+
+
+class Pack(Definition, kw_only=True, frozen=True):
+    label: str
+    version: str
+    description: str | None = None
+    conf_schema: Json = {}
+    config: Json = {}
+    meta: Json = {}
+    tags: list[str] = []
+    runtime_deps: list[str] = []
+    dependencies: list[str] = []
+    visibility: Visibility = "tenant"
+    installed_by: int | None = None
+    content: str | None = None  # SHA-256 of the archive its files came in; None: made by API, has no files
+
+    @property
+    def is_standard(self) -> bool:
+        return self.visibility == "standard"
+
+
+class Action(Definition, kw_only=True, frozen=True):
+    pack: int
+    pack_ref: str
+    label: str
+    entrypoint: str
+    description: str | None = None
+    runtime: int | None = None
+    runtime_ref: str | None = None
+    runtime_version_constraint: str | None = None
+    required_worker_runtimes: dict[str, str] = {}
+    worker_selector: dict[str, str] = {}
+    worker_tolerations: list[Json] = []
+    worker_affinity: Json = {}
+    param_schema: Json = None
+    out_schema: Json = None
+    workflow_def: int | None = None
+    is_adhoc: bool = False
+    accesses_mcp: bool = False
+    default_execution_permission_set_refs: list[str] = []
+    artifact_retention_policy: RetentionPolicy | None = None
+    artifact_retention_limit: int | None = None
+    log_retention_policy: RetentionPolicy | None = None
+    log_retention_limit: int | None = None
+    parameter_delivery: ParameterDelivery = "stdin"
+    parameter_format: ParameterFormat = "json"
+    output_format: OutputFormat = "text"
+    timeout: int | None = None  # seconds; None: the default of 300
+    content: str | None = None  # the pack archive its file is in; None: `entrypoint` is the code itself
+
+
+class Trigger(Definition, kw_only=True, frozen=True):
+    label: str
+    pack: int | None = None
+    pack_ref: str | None = None
+    description: str | None = None
+    enabled: bool = True
+    param_schema: Json = None
+    out_schema: Json = None
+    webhook_enabled: bool = False
+    webhook_key: str | None = None
+    webhook_config: Json = {}
+    is_adhoc: bool = False
+    sensor: int | None = None
+    sensor_ref: str | None = None
+
+
+class Sensor(Definition, kw_only=True, frozen=True):
+    pack: int | None = None
+    pack_ref: str | None = None
+    label: str
+    entrypoint: str
+    runtime: int
+    runtime_ref: str
+    description: str | None = None
+    enabled: bool = True
+    trigger_refs: list[str] = []
+    param_schema: Json = None
+    config: Json = None
+    worker_selector: dict[str, str] = {}
+    worker_tolerations: list[Json] = []
+    worker_affinity: Json = {}
+    artifact_retention_policy: RetentionPolicy | None = None
+    artifact_retention_limit: int | None = None
+    log_retention_policy: RetentionPolicy | None = None
+    log_retention_limit: int | None = None
+    is_adhoc: bool = False
+    content: str | None = None
+
+
+class Rule(Definition, kw_only=True, frozen=True):
+    pack: int
+    pack_ref: str
+    label: str
+    action_ref: str
+    trigger_ref: str
+    description: str | None = None
+    action: int | None = None
+    trigger: int | None = None
+    conditions: Json = {}
+    action_params: Json = {}
+    trigger_params: Json = {}
+    permission_set_refs: list[str] | None = None
+    enabled: bool = True
+    is_adhoc: bool = False
+    owner_identity: int | None = None
+
+
+class Runtime(Definition, kw_only=True, frozen=True):
+    name: str
+    pack: int | None = None
+    pack_ref: str | None = None
+    description: str | None = None
+    aliases: list[str] = []
+    distributions: Json = {}
+    installation: Json = None
+    execution_config: Json = {}
+
+
+class Key(Definition, kw_only=True, frozen=True):
+    """A secret or a datastore value. ``sealed`` is the value's ciphertext (README 11: always encrypted)."""
+
+    owner_type: OwnerType
+    name: str
+    sealed: str
+    encrypted: bool = True
+    owner: str | None = None
+    owner_identity: int | None = None
+    owner_pack: int | None = None
+    owner_pack_ref: str | None = None
+    owner_action: int | None = None
+    owner_action_ref: str | None = None
+    owner_sensor: int | None = None
+    owner_sensor_ref: str | None = None
+
+
+class Grant(msgspec.Struct, kw_only=True, frozen=True):
+    """``semantics.md`` §2.10: any grant that names the resource and action, and whose constraints all hold, allows."""
+
+    resource: str
+    actions: list[str]
+    constraints: Json = None
+
+
+class PermissionSet(Definition, kw_only=True, frozen=True):
+    pack_ref: str | None = None
+    label: str | None = None
+    description: str | None = None
+    grants: list[Grant] = []
+
+
+class PermissionAssignment(msgspec.Struct, kw_only=True, frozen=True):
+    id: int
+    permission_set_ref: str
+    created: datetime
+
+
+class Identity(Definition, kw_only=True, frozen=True):
+    """Someone or something that signs in; ``ref`` is the login name."""
+
+    display_name: str | None = None
+    password_hash: str | None = None
+    attributes: Json = {}
+    frozen: bool = False
+    assignments: list[PermissionAssignment] = []
+
+    @property
+    def login(self) -> str:
+        return self.ref
+
+
+class Event(msgspec.Struct, kw_only=True, frozen=True):
+    """Something happened. Never changes once stored."""
+
+    id: int
+    trigger_ref: str
+    created: datetime
+    trigger: int | None = None
+    config: Json = None
+    payload: Json = None
+    source: int | None = None
+    source_ref: str | None = None
+    rule: int | None = None
+    rule_ref: str | None = None
+
+
+class Enforcement(msgspec.Struct, kw_only=True, frozen=True):
+    """One rule met one event. ``processed``: its execution exists, under the same id. ``disabled``: it has none, and
+    ``error`` says why (README 5)."""
+
+    id: int
+    rule: int | None
+    rule_ref: str
+    trigger_ref: str
+    event: int
+    status: EnforcementStatus
+    created: datetime
+    config: Json = None
+    payload: Json = {}
+    conditions: Json = {}
+    resolved_at: datetime | None = None
+    error: str | None = None
+
+
+class Execution(Row, kw_only=True, frozen=True):
+    """One run of an action. ``version`` guards its next transition; ``attempt`` numbers its dispatches."""
+
+    action_ref: str
+    status: ExecutionStatus
+    version: int = 0
+    attempt: int = 0
+    action: int | None = None
+    config: Json = None
+    env_vars: dict[str, str] | None = None
+    parent: int | None = None
+    enforcement: int | None = None
+    rule_ref: str | None = None
+    trigger_ref: str | None = None
+    executor: int | None = None
+    permission_set_refs: list[str] = []
+    secrets: Json = None  # where secrets go in `config`: {json pointer: [text | {"key": ref}]}
+    timeout: int | None = None
+    result: Json = None
+    original_execution: int | None = None
+    workflow_task: Json = None
+    artifact_retention_policy: RetentionPolicy | None = None
+    artifact_retention_limit: int | None = None
+    worker_selector: Json = None
+    worker_tolerations: Json = None
+    worker_affinity: Json = None
+    started_at: datetime | None = None
+    deadline: datetime | None = None
+    attempt_token: str | None = None  # hash of the one-time token a result must carry
