@@ -12,12 +12,11 @@ Json = Any
 
 
 class EventAccepted(msgspec.Struct, kw_only=True, frozen=True):
-    """API, timers, sensors → rules. ``id`` is the event's; the message may arrive twice."""
+    """API, timers, sensors → rules. ``id`` is the event's and holds the time it was accepted."""
 
     tenant: str
     id: int
     trigger_ref: str
-    created_ms: int
     payload: Json = None
     payload_blob: str | None = None  # S3 key, when the payload is too big for a message
     config: Json = None
@@ -32,6 +31,8 @@ class ExecutionRequested(msgspec.Struct, kw_only=True, frozen=True):
 
     tenant: str
     id: int
+    action_ref: str
+    timeout: int | None = None  # seconds; None: the default
     registry: int = 0
 
 

@@ -1,0 +1,55 @@
+"""Attune's control plane on AWS: the REST routes and the boxes behind the queues (docs/architecture.md).
+
+Nothing is decided here. Each handler parses, calls one function, and answers.
+"""
+
+import os
+from typing import Any
+
+import msgspec
+from chalice import Chalice
+
+from chalicelib.api import adapter
+from chalicelib.flow import conductor, executor, rules, tick
+from chalicelib.flow.batches import partial_response
+from chalicelib.protocol import EventAccepted, ExecutionRequested
+from chalicelib.services import services
+
+app = Chalice(app_name="attune")
+adapter.register(app)
+
+# Queue names are set by the stack; at packaging time the overlay replaces them by references.
+_EVENTS, _EXECUTIONS, _RESULTS = (
+    os.environ.get(f"ATTUNE_{name}_QUEUE_NAME", f"attune-{name.lower()}") for name in ("EVENTS", "EXECUTIONS", "RESULTS")
+)
+_BATCH = 10
+
+_decode_accepted = msgspec.json.Decoder(EventAccepted).decode
+_decode_requested = msgspec.json.Decoder(ExecutionRequested).decode
+
+
+def _ids(event: Any) -> list[str]:
+    return [record["messageId"] for record in event.to_dict()["Records"]]
+
+
+@app.on_sqs_message(queue=_EVENTS, batch_size=_BATCH, name="rules")
+def on_events(event: Any) -> dict[str, Any]:
+    failed = rules.handle(services(), [_decode_accepted(record.body) for record in event])
+    return partial_response(_ids(event), failed)
+
+
+@app.on_sqs_message(queue=_EXECUTIONS, batch_size=_BATCH, name="executor")
+def on_executions(event: Any) -> dict[str, Any]:
+    failed = executor.handle(services(), [_decode_requested(record.body) for record in event])
+    return partial_response(_ids(event), failed)
+
+
+@app.on_sqs_message(queue=_RESULTS, batch_size=_BATCH, name="conductor")
+def on_results(event: Any) -> dict[str, Any]:
+    failed = conductor.handle(services(), [record.body for record in event])
+    return partial_response(_ids(event), failed)
+
+
+@app.schedule("rate(1 minute)", name="tick")
+def on_minute(_event: Any) -> None:
+    tick.handle(services())

@@ -1,0 +1,32 @@
+"""Cancelling an execution (semantics §2.7): at once while it waits, by way of ``canceling`` once it runs."""
+
+from chalicelib.domain.entities import Execution
+from chalicelib.domain.executions import TERMINAL, WAITING
+from chalicelib.services import Services
+
+BEFORE_START = "Cancelled by user before execution started"
+
+
+class NotCancellableError(Exception):
+    """The execution has ended already."""
+
+
+def cancel(services: Services, tenant: str, id_: int) -> Execution | None:
+    """The execution as it stands after the request; None when there is none.
+
+    Repeating it is harmless: an execution that is ``canceling`` comes back unchanged. Raises
+    :class:`NotCancellableError` for one that has ended.
+    """
+    activity = services.store.tenant(tenant).activity
+    now = services.clock()
+    result = {"succeeded": False, "error": BEFORE_START}
+    cancelled = activity.transition(id_, from_=WAITING, to="cancelled", result=result, now=now)
+    if cancelled is not None:
+        return cancelled
+    stopping = activity.transition(id_, from_=("running",), to="canceling", now=now)
+    if stopping is not None:
+        return stopping
+    execution = activity.get_execution(id_)
+    if execution is not None and execution.status in TERMINAL:
+        raise NotCancellableError(f"execution {id_} is {execution.status} already")
+    return execution

@@ -1,0 +1,103 @@
+"""The conductor: brings home what the execution plane reports, and what became of the runs that never will.
+
+Two kinds of message come on the results queue: a runner's own :class:`RunFinished`, and Lambda's record of an
+invocation that failed (its on-failure destination), which holds the :class:`Run` that was lost.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from chalicelib.domain.entities import Execution
+from chalicelib.domain.executions import LOST, lost_again
+from chalicelib.flow.batches import each_or_all
+from chalicelib.flow.executor import token_hash
+from chalicelib.flow.rules import request_for
+from chalicelib.log import logger
+from chalicelib.protocol import Run, RunFinished
+from chalicelib.services import Services
+
+THROTTLED_DELAY: Final = 1  # seconds before a run that Lambda had no room for is tried again
+
+_THROTTLES: Final = ("TooManyRequestsException", "ThrottlingException", "TooManyRequests")
+
+
+class _Failure(msgspec.Struct, kw_only=True, frozen=True):
+    """The part we read of Lambda's asynchronous invocation record (AWS: "Capturing records of invocations")."""
+
+    requestPayload: Run  # noqa: N815  # AWS's spelling
+    responsePayload: Any = None  # noqa: N815
+
+
+_decode_finished = msgspec.json.Decoder(RunFinished).decode
+_decode_failure = msgspec.json.Decoder(_Failure).decode
+
+
+def handle(services: Services, bodies: Sequence[str]) -> list[int]:
+    """Take in a batch from the results queue. Returns the positions of the messages to deliver again."""
+    failed: list[int] = []
+    for position, body in enumerate(bodies):
+        failed += each_or_all([position], lambda _, body=body: _take_in(services, body))
+    return failed
+
+
+def _take_in(services: Services, body: str) -> None:
+    try:
+        finished = _decode_finished(body)
+    except msgspec.ValidationError:
+        failure = _decode_failure(body)
+        if _was_throttled(failure.responsePayload):
+            postpone(services, failure.requestPayload)
+        else:
+            lost(services, failure.requestPayload.tenant, failure.requestPayload.execution, failure.requestPayload.attempt)
+        return
+    finish(services, finished)
+
+
+def finish(services: Services, finished: RunFinished) -> None:
+    """Move the execution to its end. A result that is not its current attempt's is dropped (design §3)."""
+    activity = services.store.tenant(finished.tenant).activity
+    proof = {"attempt": finished.attempt, "token_hash": token_hash(finished.token)}
+    now = services.clock()
+    done = activity.transition(
+        finished.execution, from_=("running",), to=finished.status, result=finished.result, now=now, **proof
+    )
+    if done is None:
+        done = activity.transition(
+            finished.execution, from_=("canceling",), to="cancelled", result=finished.result, now=now, **proof
+        )
+    if done is None:
+        logger.warning("result dropped", execution=finished.execution, attempt=finished.attempt, tenant=finished.tenant)
+
+
+def postpone(services: Services, run: Run) -> None:
+    """Put a run that never began back into the queue. No attempt is used up: none was made."""
+    activity = services.store.tenant(run.tenant).activity
+    waiting = activity.transition(
+        run.execution, from_=("running",), to="requested", attempt=run.attempt, now=services.clock(), undo_attempt=True
+    )
+    if waiting is not None:
+        _request_again(services, run.tenant, waiting, delay=THROTTLED_DELAY)
+
+
+def lost(services: Services, tenant: str, id_: int, attempt: int) -> None:
+    """A runner died or went silent: dispatch the next attempt, or give up after the last one (design §3)."""
+    activity = services.store.tenant(tenant).activity
+    now = services.clock()
+    if not lost_again(attempt):
+        waiting = activity.transition(id_, from_=("running",), to="requested", attempt=attempt, now=now)
+        if waiting is not None:
+            _request_again(services, tenant, waiting, delay=0)
+            return
+    if activity.transition(id_, from_=("running",), to="abandoned", attempt=attempt, result=LOST, now=now) is None:
+        activity.transition(id_, from_=("canceling",), to="cancelled", attempt=attempt, result=LOST, now=now)
+
+
+def _request_again(services: Services, tenant: str, execution: Execution, *, delay: int) -> None:
+    version = services.snapshots.of(tenant).version
+    services.queues.executions_requested([request_for(tenant, execution, version)], delay=delay)
+
+
+def _was_throttled(response: Any) -> bool:
+    return isinstance(response, dict) and (response.get("errorType") or response.get("__type")) in _THROTTLES

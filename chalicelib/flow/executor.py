@@ -1,0 +1,142 @@
+"""The executor: claims what is requested, gathers what the run needs, and hands it to the execution plane (design §3)."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from chalicelib.domain.entities import SYSTEM_TENANT, Action, Execution, Json
+from chalicelib.domain.executions import DEFAULT_TIMEOUT, lease_until
+from chalicelib.domain.parameters import secret_names
+from chalicelib.flow.batches import each_or_all
+from chalicelib.flow.invoker import RunTooLargeError
+from chalicelib.flow.secrets import MissingKeyError, reveal
+from chalicelib.protocol import ExecutionRequested, Pack, Run
+from chalicelib.services import Services
+from chalicelib.store.snapshot import Snapshot
+
+NATIVE: Final = "core.native"  # runs nothing: the executor itself completes it
+
+RUNNERS: Final = {
+    "core.python": "python",
+    "core.shell": "shell",
+    "core.nodejs": "node",
+    "core.http": "http",
+    "core.container": "container",
+}
+
+
+def handle(services: Services, messages: Sequence[ExecutionRequested]) -> list[int]:
+    """Start a batch of requested executions. Returns the positions of the messages to deliver again."""
+    failed: list[int] = []
+    for position, message in enumerate(messages):
+        failed += each_or_all([position], lambda _, message=message: _start(services, message))
+    return failed
+
+
+def _start(services: Services, message: ExecutionRequested) -> None:
+    snapshot = services.snapshots.of(message.tenant, at_least=message.registry)
+    activity = services.store.tenant(message.tenant).activity
+    action = snapshot.action(message.action_ref)
+    now = services.clock()
+    if action is None or (action.runtime_ref != NATIVE and action.runtime_ref not in RUNNERS):
+        activity.transition(
+            message.id, from_=("requested",), to="failed", result=_cannot_run(message.action_ref, action), now=now
+        )
+        return
+    if action.runtime_ref == NATIVE:
+        done = {"succeeded": True, "exit_code": 0, "duration_ms": 0}
+        activity.transition(message.id, from_=("requested",), to="completed", result=done, started_at=now, now=now)
+        return
+    token = secrets.token_urlsafe(24)
+    execution = activity.claim(
+        message.id, token_hash=token_hash(token), deadline=lease_until(now, message.timeout), now=now
+    )
+    if execution is None:
+        return  # taken by an earlier delivery of this message, cancelled, or over
+    try:
+        services.invoker.start(_run(services, snapshot, message.tenant, execution, action, token))
+    except (MissingKeyError, RunTooLargeError) as error:
+        activity.transition(
+            execution.id, from_=("running",), to="failed", result={"succeeded": False, "error": str(error)}, now=now
+        )
+    except Exception:
+        # Undo the claim, so that the redelivered message can make it again.
+        activity.transition(execution.id, from_=("running",), to="requested", attempt=execution.attempt, now=now)
+        raise
+
+
+def token_hash(token: str) -> str:
+    """How a row keeps the one-time token of its attempt."""
+    return hashlib.sha256(token.encode()).hexdigest()[:32]
+
+
+def _cannot_run(action_ref: str, action: Action | None) -> Json:
+    if action is None:
+        return {"succeeded": False, "error": f"action {action_ref} no longer exists"}
+    return {"succeeded": False, "error": f"action {action_ref} names runtime {action.runtime_ref}, which nothing here runs"}
+
+
+def _run(
+    services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action, token: str
+) -> Run:
+    revealed = reveal(services, snapshot, tenant, execution, action)
+    return Run(
+        tenant=tenant,
+        execution=execution.id,
+        attempt=execution.attempt,
+        token=token,
+        action_ref=action.ref,
+        runner=RUNNERS[action.runtime_ref or ""],  # type: ignore[arg-type]  # the table's values are the literal's
+        entrypoint=action.entrypoint,
+        parameters=revealed.parameters,
+        secrets=revealed.hidden + _strings_under(revealed.parameters, secret_names(action.param_schema)),
+        parameter_delivery=action.parameter_delivery,
+        parameter_format=action.parameter_format,
+        output_format=action.output_format,
+        environment=_environment(services, snapshot, tenant, execution, action),
+        timeout=execution.timeout or DEFAULT_TIMEOUT,
+        pack=_pack_files(services, snapshot, tenant, action),
+    )
+
+
+def _environment(
+    services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action
+) -> dict[str, str]:
+    """The variables of semantics §2.6; what concerns parameters is the runner's to add."""
+    environment = {
+        "ATTUNE_EXEC_ID": str(execution.id),
+        "ATTUNE_ACTION": action.ref,
+        "ATTUNE_PACK_REF": action.pack_ref,
+        "ATTUNE_API_URL": services.settings.api_url,
+    }
+    if execution.rule_ref:
+        environment["ATTUNE_RULE"] = execution.rule_ref
+    if execution.trigger_ref:
+        environment["ATTUNE_TRIGGER"] = execution.trigger_ref
+    if execution.permission_set_refs:
+        environment["ATTUNE_API_TOKEN"] = services.tokens.issue_execution(
+            tenant=tenant,
+            execution=execution,
+            action_ref=action.ref,
+            pack_ref=action.pack_ref,
+            now=services.clock(),
+        )
+    runtime = snapshot.runtime(action.runtime_ref) if action.runtime_ref else None
+    if runtime is not None:
+        for name, value in (runtime.execution_config.get("env_vars") or {}).items():
+            environment[name] = value if isinstance(value, str) else str(value.get("value", ""))
+    return environment
+
+
+def _pack_files(services: Services, snapshot: Snapshot, tenant: str, action: Action) -> Pack | None:
+    if action.content is None:
+        return None
+    pack = snapshot.pack(action.pack_ref)
+    owner = SYSTEM_TENANT if pack is not None and pack.is_standard else tenant
+    url = services.store.tenant(owner).blobs.presigned_get(f"packs/{action.content}.tar.gz")
+    return Pack(ref=action.pack_ref, content=action.content, url=url)
+
+
+def _strings_under(parameters: dict[str, Json], names: frozenset[str]) -> list[str]:
+    return [value for name, value in parameters.items() if name in names and isinstance(value, str)]

@@ -1,0 +1,69 @@
+"""Sending to the queues between the boxes. Every message may arrive twice; receivers are idempotent (design §2)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from chalicelib.protocol import EventAccepted, ExecutionRequested
+
+_encode = msgspec.json.Encoder().encode
+
+BATCH: Final = 10  # SQS: entries per SendMessageBatch
+MAX_DELAY: Final = 900  # SQS: seconds a message can be delayed
+MAX_MESSAGE: Final = 1_048_576  # SQS: bytes of a message, and of a whole batch
+_BATCH_BYTES: Final = 900_000  # leaves room for the batch's envelope
+
+
+class SqsClient(Protocol):
+    """The two calls we make of boto3's SQS client."""
+
+    def send_message(self, **kwargs: Any) -> Any: ...
+    def send_message_batch(self, **kwargs: Any) -> Any: ...
+
+
+class SendError(Exception):
+    """SQS took a batch but refused some of its messages; the sender's own message must be delivered again."""
+
+
+class Queues:
+    """The queues of one deployment, by what goes into them.
+
+    ``client`` is a function so that a process that sends nothing pays for no client.
+    """
+
+    def __init__(self, client: Callable[[], SqsClient], *, events_url: str, executions_url: str) -> None:
+        self._client = client
+        self._events = events_url
+        self._executions = executions_url
+
+    def event_accepted(self, message: EventAccepted) -> None:
+        self._client().send_message(QueueUrl=self._events, MessageBody=_encode(message).decode())
+
+    def executions_requested(self, messages: Sequence[ExecutionRequested], *, delay: int = 0) -> None:
+        """Hand executions to the executor, after ``delay`` seconds (at most 900)."""
+        bodies = [_encode(message).decode() for message in messages]
+        if len(bodies) == 1:
+            self._client().send_message(QueueUrl=self._executions, MessageBody=bodies[0], DelaySeconds=delay)
+            return
+        for batch in _batches(bodies):
+            entries = [
+                {"Id": str(position), "MessageBody": body, "DelaySeconds": delay} for position, body in enumerate(batch)
+            ]
+            answer = self._client().send_message_batch(QueueUrl=self._executions, Entries=entries)
+            if refused := answer.get("Failed"):
+                raise SendError(f"{len(refused)} of {len(entries)} messages refused: {refused[0].get('Message')}")
+
+
+def _batches(bodies: Sequence[str]) -> list[list[str]]:
+    """``bodies`` in as few batches as SQS takes: at most ten, and within the size of one message together."""
+    batches: list[list[str]] = []
+    room = 0
+    for body in bodies:
+        size = len(body)
+        if not batches or len(batches[-1]) == BATCH or size > room:
+            batches.append([])
+            room = _BATCH_BYTES
+        batches[-1].append(body)
+        room -= size
+    return batches

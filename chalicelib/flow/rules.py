@@ -1,0 +1,166 @@
+"""The rules box: an event meets the rules of its trigger, and what matches becomes enforcements and executions.
+
+Writes happen in an order that any crash and any redelivery leave consistent: events, then each enforcement with its
+execution in one transaction, then the messages to the executor (design §2: side effects come after the commit).
+"""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from chalicelib.domain import criteria, executions, templates
+from chalicelib.domain.criteria import Outcome
+from chalicelib.domain.entities import Enforcement, Event, Execution, Rule
+from chalicelib.domain.expressions import ExpressionError
+from chalicelib.domain.ids import time_of
+from chalicelib.flow.batches import each_or_all
+from chalicelib.protocol import EventAccepted, ExecutionRequested
+from chalicelib.services import Services
+from chalicelib.store.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Consideration:
+    """What a rule makes of an event. Without ``enforcement`` nothing happens; without ``execution`` something is wrong,
+    and the enforcement says what."""
+
+    outcome: Outcome
+    enforcement: Enforcement | None = None
+    execution: Execution | None = None
+
+
+def consider(snapshot: Snapshot, event: Event, rule: Rule, *, now: datetime, nonce: str) -> Consideration:
+    """What ``rule`` makes of ``event``; no side effect. ``nonce`` marks secrets and must not be guessable.
+
+    The ids of the enforcement and its execution are those of the event: the store derives the real ones.
+    """
+    scope = templates.rule_scope(event, rule, snapshot.pack(rule.pack_ref), now)
+    try:
+        outcome = criteria.compile_criteria(rule.conditions).evaluate(scope)
+    except criteria.CriteriaError as error:
+        outcome = Outcome(matched=False, error=str(error), clauses=[])
+    if outcome.error:
+        return Consideration(outcome, _enforcement(event, rule, now, error=f"criteria: {outcome.error}"))
+    if not outcome.matched:
+        return Consideration(outcome)
+    action = snapshot.action(rule.action_ref)
+    if action is None:
+        return Consideration(outcome, _enforcement(event, rule, now, error=f"action {rule.action_ref} does not exist"))
+    try:
+        rendered = templates.render_with_secrets(rule.action_params, scope, nonce=nonce, missing="null")
+    except ExpressionError as error:
+        return Consideration(outcome, _enforcement(event, rule, now, error=f"action_params: {error}"))
+    enforcement = _enforcement(event, rule, now)
+    execution = executions.begin(
+        id_=enforcement.id,
+        action=action,
+        given=rendered.value,
+        secrets=rendered.secrets,
+        now=now,
+        enforcement=enforcement.id,
+        rule_ref=rule.ref,
+        trigger_ref=event.trigger_ref,
+        executor=rule.owner_identity,
+        permission_set_refs=rule.permission_set_refs,
+    )
+    return Consideration(outcome, enforcement, execution)
+
+
+def _enforcement(event: Event, rule: Rule, now: datetime, error: str | None = None) -> Enforcement:
+    return Enforcement(
+        id=event.id,
+        rule=rule.id,
+        rule_ref=rule.ref,
+        trigger_ref=event.trigger_ref,
+        event=event.id,
+        status="disabled" if error else "processed",
+        created=now,
+        payload=event.payload if isinstance(event.payload, dict) else {},
+        conditions=rule.conditions,
+        resolved_at=now,
+        error=error,
+    )
+
+
+def rules_of(snapshot: Snapshot, event: Event) -> list[Rule]:
+    """The rules that ``event`` concerns: its own for a timer's, otherwise all enabled ones of its trigger."""
+    rules = [rule for rule in snapshot.rules_for(event.trigger_ref) if rule.enabled]
+    if event.rule_ref is None:
+        return rules
+    return [rule for rule in rules if rule.ref == event.rule_ref]
+
+
+def handle(services: Services, messages: Sequence[EventAccepted]) -> list[int]:
+    """Take a batch of accepted events to executions. Returns the positions of the messages to deliver again."""
+    by_tenant: dict[str, list[int]] = defaultdict(list)
+    for position, message in enumerate(messages):
+        by_tenant[message.tenant].append(position)
+    failed: list[int] = []
+    for tenant, positions in by_tenant.items():
+        failed += each_or_all(
+            positions, lambda some, tenant=tenant: _process(services, tenant, [messages[position] for position in some])
+        )
+    return failed
+
+
+def _process(services: Services, tenant: str, messages: Sequence[EventAccepted]) -> None:
+    now = services.clock()
+    snapshot = services.snapshots.of(tenant, at_least=max(message.registry for message in messages))
+    activity = services.store.tenant(tenant).activity
+    events = activity.record_events([(event, str(event.id)) for event in _events(services, tenant, snapshot, messages)])
+    considered = [
+        (event, rule, consider(snapshot, event, rule, now=now, nonce=secrets.token_hex(16)))
+        for event in events
+        for rule in rules_of(snapshot, event)
+    ]
+    pairs = [
+        (result.enforcement, result.execution, f"{rule.id}/{event.id}")
+        for event, rule, result in considered
+        if result.enforcement is not None
+    ]
+    if not pairs:
+        return
+    started = [one.execution for one in activity.start(pairs) if one.execution is not None]
+    requested = [execution for execution in started if execution.status == "requested"]
+    if requested:
+        services.queues.executions_requested([request_for(tenant, each, snapshot.version) for each in requested])
+
+
+def _events(
+    services: Services, tenant: str, snapshot: Snapshot, messages: Iterable[EventAccepted]
+) -> Iterable[Event]:
+    for message in messages:
+        trigger = snapshot.trigger(message.trigger_ref)
+        rule = None
+        if message.rule_ref is not None:
+            rule = next((each for each in snapshot.rules_for(message.trigger_ref) if each.ref == message.rule_ref), None)
+        payload = message.payload
+        if message.payload_blob is not None:
+            payload = msgspec.json.decode(services.store.tenant(tenant).blobs.get(message.payload_blob))
+        yield Event(
+            id=message.id,
+            trigger_ref=message.trigger_ref,
+            trigger=trigger.id if trigger else None,
+            created=time_of(message.id),
+            config=message.config,
+            payload=payload,
+            source=message.source,
+            source_ref=message.source_ref,
+            rule=rule.id if rule else None,
+            rule_ref=message.rule_ref,
+        )
+
+
+def request_for(tenant: str, execution: Execution, registry: int) -> ExecutionRequested:
+    """The message that asks the executor to run ``execution``."""
+    return ExecutionRequested(
+        tenant=tenant,
+        id=execution.id,
+        action_ref=execution.action_ref,
+        timeout=execution.timeout,
+        registry=registry,
+    )

@@ -1,0 +1,67 @@
+"""The composition root: everything a handler needs, built once per process from the environment."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from chalicelib import clients
+from chalicelib.domain import ids
+from chalicelib.flow.invoker import Invoker
+from chalicelib.flow.queues import Queues
+from chalicelib.security.encryption import Cipher
+from chalicelib.security.keyring import Keyring
+from chalicelib.security.tokens import Tokens
+from chalicelib.settings import Settings, settings_from
+from chalicelib.store.opening import Store
+from chalicelib.store.snapshot import Snapshots
+
+
+def utc_now() -> datetime:
+    """The wall clock. Tests put another one in :class:`Services`."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the boxes work with. All parts are safe to share within a process."""
+
+    settings: Settings
+    store: Store
+    snapshots: Snapshots
+    keyring: Keyring
+    cipher: Cipher
+    tokens: Tokens
+    queues: Queues
+    invoker: Invoker
+    clock: Callable[[], datetime] = utc_now
+    ids: ids.Sequence = field(default_factory=lambda: ids.Sequence(secrets.randbits(ids.LOW_BITS)))
+
+    def new_id(self) -> int:
+        """An id drawn now."""
+        return self.ids.draw(int(self.clock().timestamp() * 1000))
+
+
+@lru_cache(maxsize=1)
+def services() -> Services:
+    """The services of this process."""
+    return open_services(settings_from(os.environ))
+
+
+def open_services(settings: Settings) -> Services:
+    """Services for ``settings``, on whatever AWS the environment names (``AWS_ENDPOINT_URL``)."""
+    store = Store(settings.registry_table, settings.activity_table, settings.bucket)
+    keyring = Keyring(clients.secretsmanager, settings.secret)
+    return Services(
+        settings=settings,
+        store=store,
+        snapshots=Snapshots(store, time.monotonic),
+        keyring=keyring,
+        cipher=Cipher(store, keyring),
+        tokens=Tokens(keyring),
+        queues=Queues(clients.sqs, events_url=settings.events_queue, executions_url=settings.executions_queue),
+        invoker=Invoker(clients.lambda_, function=settings.runner_function, isolated=settings.tenant_isolation),
+    )

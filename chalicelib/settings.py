@@ -1,0 +1,43 @@
+"""What a deployment tells its functions through their environment."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+DEFAULT_TENANT = "default"  # whom public registration and a login without `tenant` mean (README 1)
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True):
+    """Set by the stack for every control-plane function (``infra``)."""
+
+    registry_table: str
+    activity_table: str
+    events_queue: str
+    executions_queue: str
+    results_queue: str
+    runner_function: str
+    bucket: str
+    secret: str
+    api_url: str
+    self_registration: bool = False
+    tenant_isolation: bool = False  # Lambda's tenant isolation mode for the runner
+    packs_dir: str | None = None  # where POST /packs/register may read; unset: the route is refused
+    default_tenant: str = DEFAULT_TENANT
+
+
+def settings_from(environment: Mapping[str, str]) -> Settings:
+    """Read ``ATTUNE_*``. Raises KeyError naming the variable that is missing."""
+    return Settings(
+        registry_table=environment["ATTUNE_REGISTRY_TABLE"],
+        activity_table=environment["ATTUNE_ACTIVITY_TABLE"],
+        events_queue=environment["ATTUNE_EVENTS_QUEUE"],
+        executions_queue=environment["ATTUNE_EXECUTIONS_QUEUE"],
+        results_queue=environment["ATTUNE_RESULTS_QUEUE"],
+        runner_function=environment["ATTUNE_RUNNER_FUNCTION"],
+        bucket=environment["ATTUNE_BUCKET"],
+        secret=environment["ATTUNE_SECRET"],
+        api_url=environment["ATTUNE_API_URL"],
+        self_registration=environment.get("ATTUNE_SELF_REGISTRATION") == "on",
+        tenant_isolation=environment.get("ATTUNE_TENANT_ISOLATION") == "on",
+        packs_dir=environment.get("ATTUNE_PACKS_DIR"),
+    )
