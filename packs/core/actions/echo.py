@@ -1,0 +1,6 @@
+"""Print the message."""
+
+import json
+import sys
+
+print(json.load(sys.stdin)["message"])
