@@ -1,0 +1,330 @@
+"""The one table of routes: path, permission, shapes and handler of each, declared side by side.
+
+    @ROUTES.get("/api/v1/packs/{ref}", needs=SIGNED_IN, returns=Data[PackResponse], tag="packs", errors=(404,))
+    def get_pack(call: Call, ref: str) -> Data[PackResponse]: ...
+
+The adapter dispatches by it, the permission check reads it, and the OpenAPI document is made from it. A path parameter
+whose annotation is ``int`` arrives as one; what is not an integer is 400.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
+
+from chalicelib.api.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
+
+if TYPE_CHECKING:
+    from chalicelib.domain.permissions import Access, Context
+    from chalicelib.security.tokens import Principal
+    from chalicelib.services import Services
+    from chalicelib.store.activity import Activity
+    from chalicelib.store.blobs import Blobs
+    from chalicelib.store.registry import Registry
+    from chalicelib.store.snapshot import Snapshot
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+MAX_ID = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a caller must be to enter a route. Row-level checks are the handler's (:meth:`Call.require`)."""
+
+    signed_in: bool = True
+    resource: str | None = None
+    action: str | None = None
+
+
+PUBLIC = Requirement(signed_in=False)
+SIGNED_IN = Requirement()
+
+
+def grant(resource: str, action: str) -> Requirement:
+    """Some grant of the caller gives ``action`` on ``resource``, whatever its constraints."""
+    return Requirement(resource=resource, action=action)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``body`` is a struct type, or ``X | None`` where it may be missing; ``multipart`` routes take a form as well
+    (``call.form``) and ``raw`` ones read ``call.raw_body`` whatever its content type."""
+
+    method: str
+    path: str
+    handler: Callable[..., Any]
+    needs: Requirement
+    returns: Any
+    query: Any
+    body: Any
+    multipart: bool
+    raw: bool
+    status: int
+    tag: str
+    errors: tuple[int, ...]
+    parameters: tuple[tuple[str, bool], ...]  # name, is an integer
+
+    @property
+    def name(self) -> str:
+        return self.handler.__name__
+
+
+@dataclass(slots=True)
+class _Node:
+    literals: "dict[str, _Node]" = field(default_factory=dict)
+    parameter: "_Node | None" = None
+    methods: dict[str, Route] = field(default_factory=dict)
+
+
+class Routes:
+    """The table. Finding a route costs the number of the path's segments, not of the routes."""
+
+    def __init__(self) -> None:
+        self._root = _Node()
+        self._all: list[Route] = []
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._all)
+
+    def get(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self.route("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self.route("POST", path, **options)
+
+    def put(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self.route("PUT", path, **options)
+
+    def patch(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self.route("PATCH", path, **options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self.route("DELETE", path, **options)
+
+    def route(
+        self,
+        method: str,
+        path: str,
+        *,
+        needs: Requirement,
+        returns: Any,
+        tag: str,
+        query: Any = None,
+        body: Any = None,
+        multipart: bool = False,
+        raw: bool = False,
+        status: int = 200,
+        errors: Iterable[int] = (),
+    ) -> Callable[[Handler], Handler]:
+        """Declare a route. ``errors`` are the statuses it may answer besides those of the frame (400, 401, 403, 415,
+        422), for the documentation."""
+
+        def declare(handler: Handler) -> Handler:
+            names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+            self._add(
+                Route(
+                    method=method,
+                    path=path,
+                    handler=handler,
+                    needs=needs,
+                    returns=returns,
+                    query=query,
+                    body=body,
+                    multipart=multipart,
+                    raw=raw,
+                    status=status,
+                    tag=tag,
+                    errors=tuple(errors),
+                    parameters=tuple((name, handler.__annotations__.get(name) in (int, "int")) for name in names),
+                )
+            )
+            return handler
+
+        return declare
+
+    def _add(self, route: Route) -> None:
+        node = self._root
+        for part in _segments(route.path):
+            if part.startswith("{"):
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literals.setdefault(part, _Node())
+        if route.method in node.methods:
+            raise ValueError(f"{route.method} {route.path} is declared twice")
+        node.methods[route.method] = route
+        self._all.append(route)
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, Any]]:
+        """The route and its decoded path parameters. A literal segment wins over a parameter.
+
+        Raises NotFound, MethodNotAllowed (with ``Allow``), or BadRequest for an ill-typed parameter.
+        """
+        parts = _segments(path)
+        allowed: set[str] = set()
+        for node, values in _matches(self._root, parts, 0, ()):
+            route = node.methods.get(method)
+            if route is not None:
+                return route, dict(_arguments(route, values))
+            allowed |= set(node.methods)
+        if not allowed:
+            raise NotFound(f"No route for {path}")
+        raise MethodNotAllowed(f"{method} is not allowed here", headers={"Allow": ", ".join(sorted(allowed))})
+
+    def methods_of(self, path: str) -> list[str]:
+        """The methods that ``path`` answers to, for a CORS preflight; raises NotFound."""
+        found = {method for node, _ in _matches(self._root, _segments(path), 0, ()) for method in node.methods}
+        if not found:
+            raise NotFound(f"No route for {path}")
+        return sorted(found)
+
+
+def _segments(path: str) -> list[str]:
+    return path.split("/")[1:]
+
+
+def _matches(
+    node: _Node, parts: list[str], at: int, values: tuple[str, ...]
+) -> Iterator[tuple[_Node, tuple[str, ...]]]:
+    if at == len(parts):
+        if node.methods:
+            yield node, values
+        return
+    part = parts[at]
+    literal = node.literals.get(part)
+    if literal is not None:
+        yield from _matches(literal, parts, at + 1, values)
+    if node.parameter is not None and part:
+        yield from _matches(node.parameter, parts, at + 1, (*values, part))
+
+
+def _arguments(route: Route, values: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    for (name, is_int), value in zip(route.parameters, values, strict=True):
+        if not is_int:
+            yield name, unquote(value)
+        elif value.isascii() and value.isdigit() and int(value) <= MAX_ID:
+            yield name, int(value)
+        else:
+            raise BadRequest(f"Path parameter '{name}' must be an integer, got '{value}'")
+
+
+ROUTES = Routes()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request, whoever received it. Header names are lower-case; ``path`` has no stage in front."""
+
+    method: str
+    path: str
+    query: Mapping[str, Sequence[str]]
+    headers: Mapping[str, str]
+    body: bytes
+    client_ip: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of a multipart form."""
+
+    filename: str
+    content_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A decoded multipart form. Of a repeated name the last counts."""
+
+    fields: Mapping[str, str]
+    files: Mapping[str, Upload]
+
+    def flag(self, name: str) -> bool:
+        """A boolean field: true, 1, yes or on, in any case."""
+        return self.fields.get(name, "").strip().lower() in ("true", "1", "yes", "on")
+
+
+class Call:
+    """One request on its way through a handler, with everything the handler may use."""
+
+    def __init__(
+        self,
+        request: Request,
+        services: "Services",
+        *,
+        principal: "Principal | None" = None,
+        access: "Access | None" = None,
+        query: Any = None,
+        body: Any = None,
+        form: Form | None = None,
+    ) -> None:
+        self.request = request
+        self.services = services
+        self.query = query
+        self.body = body
+        self.form = form
+        self.headers = request.headers
+        self.raw_body = request.body
+        self.request_id = request.request_id
+        self.client_ip = request.client_ip
+        self.now: datetime = services.clock()
+        self._principal = principal
+        self._access = access
+
+    @property
+    def user_agent(self) -> str | None:
+        return self.headers.get("user-agent")
+
+    @property
+    def principal(self) -> "Principal":
+        """Who calls. Only a PUBLIC route has none, and must not ask."""
+        if self._principal is None:
+            raise LookupError("a public route has no principal")
+        return self._principal
+
+    @property
+    def access(self) -> "Access":
+        """What the caller may do. Only a PUBLIC route has none, and must not ask."""
+        if self._access is None:
+            raise LookupError("a public route has no access")
+        return self._access
+
+    @cached_property
+    def tenant(self) -> str:
+        """The caller's tenant; on public routes the deployment's default one."""
+        return self._principal.tenant if self._principal else self.services.settings.default_tenant
+
+    @cached_property
+    def registry(self) -> "Registry":
+        return self.services.store.tenant(self.tenant).registry
+
+    @cached_property
+    def activity(self) -> "Activity":
+        return self.services.store.tenant(self.tenant).activity
+
+    @cached_property
+    def blobs(self) -> "Blobs":
+        return self.services.store.tenant(self.tenant).blobs
+
+    @cached_property
+    def snapshot(self) -> "Snapshot":
+        """The cached view of the tenant's registry: at most a second or two old."""
+        return self.services.snapshots.of(self.tenant)
+
+    def allows(self, resource: str, action: str, context: "Context | None" = None) -> bool:
+        return self.access.allows(resource, action, context)
+
+    def require(self, resource: str, action: str, context: "Context | None" = None) -> None:
+        """Raise Forbidden unless a grant of the caller gives ``action`` on that very row."""
+        if not self.access.allows(resource, action, context):
+            raise Forbidden.lacking(resource, action)
