@@ -1,0 +1,156 @@
+"""Who a caller is and which rows they may see: tokens and grants meet routes and rows (``semantics.md`` §2.10,
+README 2 and 3). The rules themselves are ``domain.permissions``'s; this module finds what they apply to.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from chalicelib.api.errors import Forbidden, TokenRefused
+from chalicelib.domain.entities import (
+    Action,
+    Enforcement,
+    Event,
+    Execution,
+    Grant,
+    Identity,
+    Key,
+    Pack,
+    Rule,
+    Runtime,
+    Sensor,
+    Trigger,
+)
+from chalicelib.domain.permissions import Access, Context
+from chalicelib.security.tokens import Principal, TokenError
+
+if TYPE_CHECKING:
+    from chalicelib.api.routing import Request
+    from chalicelib.services import Services
+
+BEARERS = frozenset({"access", "sensor", "execution", "worker"})  # http-api 1.3: refresh tokens are refused
+STANDARD = "standard"  # the pseudo-set that an execution token may name
+Relation = Literal["self", "descendant", "other"]
+COMPONENTS = (Action, Trigger, Sensor, Rule, Runtime)
+
+
+def principal_of(request: "Request", services: "Services") -> Principal:
+    """The holder of the request's bearer token; raises TokenRefused."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise TokenRefused("missing")
+    try:
+        principal = services.tokens.verify(token)
+    except TokenError as error:
+        raise TokenRefused(error.reason) from error
+    if principal.token_type not in BEARERS:
+        raise TokenRefused("invalid")
+    return principal
+
+
+def access_of(principal: Principal, services: "Services") -> Access:
+    """What the principal may do now: its identity's permission sets, or those its token names.
+
+    Raises TokenRefused when the identity of an access token is gone, Forbidden when it is frozen.
+    """
+    identity = identity_of(principal, services)
+    snapshot = services.snapshots.of(principal.tenant)
+    refs = principal.permission_set_refs
+    if refs is None:
+        refs = [] if identity is None else [each.permission_set_ref for each in identity.assignments]
+    sets = snapshot.memo("grants by set", lambda: {each.ref: each.grants for each in snapshot.permission_sets()})
+    grants = [grant for ref in refs for grant in sets.get(ref, ())]
+    if STANDARD in refs:
+        grants += _own_things(principal)
+    return Access(grants, principal.identity_id, identity.attributes if identity else {})
+
+
+def _own_things(principal: Principal) -> list[Grant]:
+    """What the pseudo-set ``standard`` gives: its action's and pack's keys and artifacts (http-api 1.3)."""
+    metadata = principal.metadata or {}
+    constraints = {
+        "owner_types": ["pack", "action"],
+        "owner_refs": [
+            *metadata.get("standard_access_action_refs", ()),
+            *metadata.get("standard_access_pack_refs", ()),
+        ],
+    }
+    return [
+        Grant(resource="keys", actions=["read", "decrypt"], constraints=constraints),
+        Grant(resource="artifacts", actions=["read", "create", "update", "delete"], constraints=constraints),
+    ]
+
+
+def identity_of(principal: Principal, services: "Services") -> Identity | None:
+    """The identity behind a token; None for sensors and workers, which have none."""
+    identity = services.snapshots.of(principal.tenant).identity(principal.login)
+    if identity is None and principal.token_type == "access":  # noqa: S105
+        # The snapshot may be a second behind a registration.
+        identity = services.store.tenant(principal.tenant).registry.identities.get(principal.login)
+    if identity is not None and identity.id != principal.identity_id:
+        identity = None  # the login was given to somebody else
+    if identity is None:
+        if principal.token_type == "access":  # noqa: S105
+            raise TokenRefused("invalid")
+        return None
+    if identity.frozen:
+        raise Forbidden("Identity is frozen")
+    return identity
+
+
+def pack_ref_of(row: Any) -> str | None:
+    """The pack that ``row`` belongs to or, for what happens, whose component it happened to."""
+    if isinstance(row, Pack):
+        return row.ref
+    if isinstance(row, COMPONENTS):
+        return row.pack_ref
+    if isinstance(row, Key):
+        return row.owner_pack_ref or _pack_of(row.owner_action_ref) or _pack_of(row.owner_sensor_ref)
+    if isinstance(row, Enforcement):
+        return _pack_of(row.rule_ref)
+    if isinstance(row, Execution):
+        return _pack_of(row.action_ref)
+    if isinstance(row, Event):
+        return _pack_of(row.trigger_ref)
+    return None
+
+
+def context_of(row: Any, principal: Principal) -> Context:
+    """What the constraints of a grant are held against for ``row``."""
+    if isinstance(row, Pack):
+        return Context(pack_ref=row.ref, ref=row.ref, id=row.id, owner_identity=row.installed_by)
+    if isinstance(row, Key):
+        return Context(
+            pack_ref=pack_ref_of(row),
+            ref=row.ref,
+            id=row.id,
+            owner_identity=row.owner_identity,
+            owner_type=row.owner_type,
+            owner_ref=row.owner_pack_ref or row.owner_action_ref or row.owner_sensor_ref or row.owner,
+            encrypted=row.encrypted,
+        )
+    if isinstance(row, Execution):
+        return Context(
+            pack_ref=pack_ref_of(row),
+            ref=row.action_ref,
+            id=row.id,
+            owner_identity=row.executor,
+            execution_relation=_relation(row, principal),
+        )
+    if isinstance(row, Rule):
+        return Context(pack_ref=row.pack_ref, ref=row.ref, id=row.id, owner_identity=row.owner_identity)
+    ref = getattr(row, "ref", None) or getattr(row, "rule_ref", None) or getattr(row, "trigger_ref", None)
+    return Context(pack_ref=pack_ref_of(row), ref=ref, id=row.id)
+
+
+def _relation(row: Execution, principal: Principal) -> Relation | None:
+    """How an execution stands to the one whose token is presented; None without such a token."""
+    own = (principal.metadata or {}).get("execution_id")
+    if own is None:
+        return None
+    if row.id == own:
+        return "self"
+    return "descendant" if row.parent == own else "other"
+
+
+def _pack_of(ref: str | None) -> str | None:
+    return ref.partition(".")[0] if ref else None

@@ -1,0 +1,254 @@
+"""The API without AWS: ``api`` is a signed-in client of the adapter, on services whose AWS is moto's.
+
+Every test gets a tenant of its own, so that nothing it stores is seen by another.
+
+    def test_a_pack_is_read_back(api):
+        answer = api.post("/api/v1/packs", json={"ref": "mine", ...})
+        assert answer.status == 201
+        assert answer.data["ref"] == "mine"
+        assert api.as_role("core.viewer").get("/api/v1/packs/mine").status == 404
+"""
+
+import json as jsonlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+from uuid import uuid4
+
+import msgspec
+import pytest
+from moto import mock_aws
+
+from chalicelib import clients
+from chalicelib.api import adapter
+from chalicelib.api.routing import Request
+from chalicelib.domain.entities import SYSTEM_TENANT, Grant, Identity, Pack, PermissionAssignment, PermissionSet
+from chalicelib.domain.permissions import DEFAULT_SETS
+from chalicelib.services import Services, open_services
+from chalicelib.settings import Settings
+from chalicelib.store.registry import Put
+from infra import tables
+
+QUEUES = ("events", "executions", "results")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. ``json`` is the decoded body, ``data`` and ``items`` its parts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    @property
+    def data(self) -> Any:
+        return self.json["data"]
+
+    @property
+    def items(self) -> list[Any]:
+        return self.json["items"]
+
+    @property
+    def refs(self) -> list[str]:
+        return [item["ref"] for item in self.items]
+
+
+class Api:
+    """A client of the adapter. ``token`` is sent as bearer; None: not signed in."""
+
+    def __init__(self, services: Services, tenant: str, token: str | None = None, login: str = "") -> None:
+        self.services = services
+        self.tenant = tenant
+        self.token = token
+        self.login = login
+
+    @property
+    def registry(self) -> Any:
+        return self.services.store.tenant(self.tenant).registry
+
+    @property
+    def activity(self) -> Any:
+        return self.services.store.tenant(self.tenant).activity
+
+    @property
+    def identity(self) -> Identity:
+        return self.registry.identities.get(self.login)
+
+    def anonymous(self) -> "Api":
+        return Api(self.services, self.tenant)
+
+    def with_token(self, token: str) -> "Api":
+        return Api(self.services, self.tenant, token)
+
+    def as_role(self, *permission_set_refs: str, login: str | None = None, tenant: str | None = None) -> "Api":
+        """A new identity that holds these permission sets (none: no permissions), signed in."""
+        tenant = tenant or self.tenant
+        registry = self.services.store.tenant(tenant).registry
+        now = self.services.clock()
+        identity = Identity(
+            id=self.services.new_id(),
+            ref=login or f"user-{secrets.token_hex(4)}@example.org",
+            created=now,
+            updated=now,
+            assignments=[
+                PermissionAssignment(id=self.services.new_id(), permission_set_ref=ref, created=now)
+                for ref in permission_set_refs
+            ],
+        )
+        registry.commit(Put(identity, new=True))
+        token = self.services.tokens.issue_access(tenant, identity.id, identity.login, now)
+        return Api(self.services, tenant, token, identity.login)
+
+    def with_grants(self, *grants: Grant) -> "Api":
+        """A new identity with exactly these grants, signed in."""
+        now = self.services.clock()
+        ref = f"test.set_{secrets.token_hex(4)}"
+        granted = PermissionSet(id=self.services.new_id(), ref=ref, created=now, updated=now, grants=list(grants))
+        self.registry.commit(Put(granted, new=True))
+        return self.as_role(ref)
+
+    def sent(self, queue: str) -> list[Any]:
+        """The messages that wait in a queue of the deployment (events, executions, results), taken out and decoded."""
+        url = getattr(self.services.settings, f"{queue}_queue")
+        taken: list[Any] = []
+        while messages := clients.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                clients.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                taken.append(jsonlib.loads(message["Body"]))
+        return taken
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = ...,
+        content: bytes = b"",
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        files: Mapping[str, tuple[str, bytes]] | None = None,
+    ) -> Answer:
+        """``json`` is sent as the body; ``fields`` and ``files`` (name → filename, bytes) as a multipart form."""
+        sent = {"content-type": "application/json", "user-agent": "pytest"} if json is not ... or content else {}
+        if self.token is not None:
+            sent["authorization"] = f"Bearer {self.token}"
+        if fields is not None or files is not None:
+            boundary = uuid4().hex
+            sent["content-type"] = f"multipart/form-data; boundary={boundary}"
+            content = multipart_body(boundary, fields or {}, files or {})
+        sent |= {name.lower(): value for name, value in (headers or {}).items()}
+        path, _, query = path.partition("?")
+        query = "&".join(filter(None, [query, urlencode(params or {}, doseq=True)]))
+        response = adapter.handle(
+            Request(
+                method=method,
+                path=path,
+                query=parse_qs(query, keep_blank_values=True),
+                headers=sent,
+                body=content if json is ... else msgspec.json.encode(json),
+                client_ip="203.0.113.7",
+                request_id=str(uuid4()),
+            ),
+            self.services,
+        )
+        return Answer(response.status, response.headers, response.body)
+
+    def get(self, path: str, **options: Any) -> Answer:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Answer:
+        return self.request("POST", path, **options)
+
+    def put(self, path: str, **options: Any) -> Answer:
+        return self.request("PUT", path, **options)
+
+    def delete(self, path: str, **options: Any) -> Answer:
+        return self.request("DELETE", path, **options)
+
+
+def multipart_body(boundary: str, fields: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]) -> bytes:
+    parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode() for name, value in fields.items()]
+    parts += [
+        f'Content-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
+        f"Content-Type: application/octet-stream\r\n\r\n".encode()
+        + data
+        for name, (filename, data) in files.items()
+    ]
+    mark = f"--{boundary}".encode()
+    return b"".join(mark + b"\r\n" + part + b"\r\n" for part in parts) + mark + b"--\r\n"
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Iterator[Services]:
+    """Tables, queues, bucket and secret on moto, with the default permission sets and a standard pack ``core``."""
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+        clients.forget()
+        for resource, name in ((tables.REGISTRY, "registry"), (tables.ACTIVITY, "activity")):
+            clients.dynamodb().create_table(**tables.create_request(resource, name))
+        clients.s3().create_bucket(Bucket="attune")
+        queues = {name: clients.sqs().create_queue(QueueName=name)["QueueUrl"] for name in QUEUES}
+        keys = {"jwt": [{"kid": "1", "key": key()}], "master": [{"kid": "1", "key": key()}]}
+        clients.secretsmanager().create_secret(Name="attune", SecretString=jsonlib.dumps(keys))
+        services = open_services(
+            Settings(
+                registry_table="registry",
+                activity_table="activity",
+                events_queue=queues["events"],
+                executions_queue=queues["executions"],
+                results_queue=queues["results"],
+                runner_function="runner",
+                bucket="attune",
+                secret="attune",
+                api_url="http://localhost:8080",
+                self_registration=True,
+            )
+        )
+        seed(services)
+        yield services
+        clients.forget()
+
+
+def key() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def seed(services: Services) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def row(type_: Callable[..., Any], ref: str, **fields: Any) -> Put:
+        return Put(type_(id=services.new_id(), ref=ref, created=now, updated=now, **fields), new=True)
+
+    sets = [row(PermissionSet, ref, pack_ref="core", grants=list(grants)) for ref, grants in DEFAULT_SETS.items()]
+    core = row(Pack, "core", label="Core", version="1.0.0", visibility="standard")
+    services.store.tenant(SYSTEM_TENANT).registry.commit(core, *sets)
+
+
+@pytest.fixture
+def services(deployment: Services) -> Services:
+    """The deployment, with a default tenant of this test's own."""
+    tenant = f"t-{secrets.token_hex(6)}"
+    return replace(deployment, settings=msgspec.structs.replace(deployment.settings, default_tenant=tenant))
+
+
+@pytest.fixture
+def api(services: Services) -> Api:
+    """Signed in as an administrator of the test's tenant."""
+    return Api(services, services.settings.default_tenant).as_role("core.admin", login="admin@example.org")
+
+
+@pytest.fixture
+def roles(api: Api) -> Callable[[Sequence[str]], list[Api]]:
+    """Clients for several permission sets at once."""
+    return lambda refs: [api.as_role(ref) for ref in refs]
