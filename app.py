@@ -20,7 +20,8 @@ adapter.register(app)
 
 # Queue names are set by the stack; at packaging time the overlay replaces them by references.
 _EVENTS, _EXECUTIONS, _RESULTS = (
-    os.environ.get(f"ATTUNE_{name}_QUEUE_NAME", f"attune-{name.lower()}") for name in ("EVENTS", "EXECUTIONS", "RESULTS")
+    os.environ.get(f"ATTUNE_{name}_QUEUE_NAME", f"attune-{name.lower()}")
+    for name in ("EVENTS", "EXECUTIONS", "RESULTS")
 )
 _BATCH = 10
 

@@ -13,16 +13,6 @@ WAITING: Final[tuple[ExecutionStatus, ...]] = ("requested", "scheduling", "sched
 OPEN: Final[tuple[ExecutionStatus, ...]] = (*WAITING, "running", "canceling")
 TERMINAL: Final[tuple[ExecutionStatus, ...]] = ("completed", "failed", "cancelled", "timeout", "abandoned")
 
-# What may follow what. A row never leaves a terminal status, and `requested` comes back only when a dispatch was undone.
-FOLLOWS: Final[Mapping[ExecutionStatus, tuple[ExecutionStatus, ...]]] = {
-    "requested": ("scheduling", "scheduled", "running", *TERMINAL),
-    "scheduling": ("requested", "scheduled", "running", *TERMINAL),
-    "scheduled": ("requested", "running", *TERMINAL),
-    "running": ("requested", "canceling", *TERMINAL),
-    "canceling": TERMINAL,
-    **dict.fromkeys(TERMINAL, ()),
-}
-
 # A runner that has said nothing this long after its action's timeout is gone: SIGTERM's grace of 5 s, a cold start, and
 # the way of the result through its queue.
 LEASE_GRACE: Final = timedelta(seconds=60)

@@ -4,8 +4,8 @@ Layout: 40 bits of milliseconds since 2025-01-01 (34 years), then 13 bits that t
 millisecond. 53 bits in all, because JSON clients read numbers as doubles (contract: ids are integers).
 
 An id that must be found again after a crash is *derived* from its idempotency key (design: rule 3); all others are
-*drawn* from a :class:`Sequence`. Thirteen bits collide now and then, so whoever stores a row under an id also stores the
-row's key, and on meeting a stranger's row tries the next ``salt``.
+*drawn* from a :class:`Sequence`. Thirteen bits collide now and then, so whoever stores a row under an id also stores
+the row's key, and on meeting a stranger's row tries the next ``salt``.
 """
 
 import hashlib

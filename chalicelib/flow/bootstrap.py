@@ -17,6 +17,7 @@ def ensure_administrator(services: Services, *, tenant: str, login: str, passwor
     if registry.identities.get(login) is not None:
         return False
     now = services.clock()
+    assignment = PermissionAssignment(id=services.new_id(), permission_set_ref=ADMINISTRATORS, created=now)
     registry.commit(
         Put(
             Identity(
@@ -26,7 +27,7 @@ def ensure_administrator(services: Services, *, tenant: str, login: str, passwor
                 updated=now,
                 display_name="Administrator",
                 password_hash=passwords.hash_password(password),
-                assignments=[PermissionAssignment(id=services.new_id(), permission_set_ref=ADMINISTRATORS, created=now)],
+                assignments=[assignment],
             ),
             new=True,
         )

@@ -47,12 +47,13 @@ def _take_in(services: Services, body: str) -> None:
         finished = _decode_finished(body)
     except msgspec.ValidationError:
         failure = _decode_failure(body)
+        run = failure.requestPayload
         if _was_throttled(failure.responsePayload):
-            postpone(services, failure.requestPayload)
+            postpone(services, run)
         else:
-            lost(services, failure.requestPayload.tenant, failure.requestPayload.execution, failure.requestPayload.attempt)
-        return
-    finish(services, finished)
+            lost(services, run.tenant, run.execution, run.attempt)
+    else:
+        finish(services, finished)
 
 
 def finish(services: Services, finished: RunFinished) -> None:

@@ -1,4 +1,4 @@
-"""The executor: claims what is requested, gathers what the run needs, and hands it to the execution plane (design §3)."""
+"""The executor: claims what is requested, gathers what its run needs, hands it to the execution plane (design §3)."""
 
 import hashlib
 import secrets
@@ -73,13 +73,13 @@ def token_hash(token: str) -> str:
 
 def _cannot_run(action_ref: str, action: Action | None) -> Json:
     if action is None:
-        return {"succeeded": False, "error": f"action {action_ref} no longer exists"}
-    return {"succeeded": False, "error": f"action {action_ref} names runtime {action.runtime_ref}, which nothing here runs"}
+        error = f"action {action_ref} no longer exists"
+    else:
+        error = f"action {action_ref} names the runtime {action.runtime_ref}, which nothing here runs"
+    return {"succeeded": False, "error": error}
 
 
-def _run(
-    services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action, token: str
-) -> Run:
+def _run(services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action, token: str) -> Run:
     revealed = reveal(services, snapshot, tenant, execution, action)
     return Run(
         tenant=tenant,

@@ -130,14 +130,11 @@ def _process(services: Services, tenant: str, messages: Sequence[EventAccepted])
         services.queues.executions_requested([request_for(tenant, each, snapshot.version) for each in requested])
 
 
-def _events(
-    services: Services, tenant: str, snapshot: Snapshot, messages: Iterable[EventAccepted]
-) -> Iterable[Event]:
+def _events(services: Services, tenant: str, snapshot: Snapshot, messages: Iterable[EventAccepted]) -> Iterable[Event]:
     for message in messages:
         trigger = snapshot.trigger(message.trigger_ref)
-        rule = None
-        if message.rule_ref is not None:
-            rule = next((each for each in snapshot.rules_for(message.trigger_ref) if each.ref == message.rule_ref), None)
+        rules = snapshot.rules_for(message.trigger_ref) if message.rule_ref is not None else []
+        rule = next((each for each in rules if each.ref == message.rule_ref), None)
         payload = message.payload
         if message.payload_blob is not None:
             payload = msgspec.json.decode(services.store.tenant(tenant).blobs.get(message.payload_blob))

@@ -31,7 +31,9 @@ def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execu
     for key in snapshot.keys_of_action(action.ref, action.pack_ref):
         revealed.parameters[key.name] = _open(services, tenant, key, revealed)
     for pointer, parts in (execution.secrets or {}).items():
-        values = [part if isinstance(part, str) else _part(services, snapshot, tenant, part, revealed) for part in parts]
+        values = [
+            part if isinstance(part, str) else _part(services, snapshot, tenant, part, revealed) for part in parts
+        ]
         value = values[0] if len(values) == 1 else "".join(_as_text(each) for each in values)
         _put(revealed.parameters, pointer, value)
     return revealed
