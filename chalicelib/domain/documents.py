@@ -123,7 +123,8 @@ def _check_events(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise DocumentError(f"nested deeper than {MAX_DEPTH}", event.start_mark.line + 1)
+                mark = event.start_mark
+                raise DocumentError(f"nested deeper than {MAX_DEPTH}", mark.line + 1 if mark else 1)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

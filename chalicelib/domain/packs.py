@@ -1,0 +1,475 @@
+"""What a pack's files say: the manifest, and every component as the fields of its entity (contract: semantics §2.9).
+
+Reading is lenient and never silent (README 16): whatever is broken is left out and told by file, line and reason. Only
+a manifest without a usable ``ref`` or ``version`` refuses the whole.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from chalicelib.domain import criteria, documents, parameters, permissions, refs
+from chalicelib.domain.archives import MANIFEST
+from chalicelib.domain.documents import Document, DocumentError
+from chalicelib.domain.entities import (
+    Action,
+    Json,
+    OutputFormat,
+    ParameterDelivery,
+    ParameterFormat,
+    PermissionSet,
+    RetentionPolicy,
+    Rule,
+    Runtime,
+    Sensor,
+    Trigger,
+)
+
+ComponentType: TypeAlias = (
+    type[PermissionSet] | type[Runtime] | type[Trigger] | type[Action] | type[Rule] | type[Sensor]
+)
+
+RUNNER_TYPES: Final[Mapping[str, str]] = {
+    "shell": "core.shell",
+    "bash": "core.shell",
+    "sh": "core.shell",
+    "python": "core.python",
+    "python3": "core.python",
+    "nodejs": "core.nodejs",
+    "node": "core.nodejs",
+    "native": "core.native",
+    "builtin": "core.native",
+    "standalone": "core.native",
+    "http": "core.http",
+    "http-request": "core.http",
+    "container": "core.container",
+    "docker": "core.container",
+}
+"""``runner_type`` of actions and sensors → runtime; the aliases of the core pack's runtimes say the same."""
+
+WITHOUT_FILE: Final = frozenset(
+    {"core.native", "core.http", "core.container"}
+)  # their entry point is no file of the pack
+
+
+class Flaw(msgspec.Struct, frozen=True):
+    """Something in a pack that was not taken as it stands; ``line`` counts from 1."""
+
+    file: str
+    line: int
+    reason: str
+
+
+class PackError(Exception):
+    """The pack as a whole cannot be taken. ``malformed``: its manifest is not even YAML."""
+
+    def __init__(self, flaw: Flaw, *, malformed: bool = False) -> None:
+        super().__init__(f"{flaw.file}:{flaw.line}: {flaw.reason}")
+        self.flaw = flaw
+        self.malformed = malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """``fields`` are those of ``type`` that the file decides. ``enabled`` is among them only where the file says it."""
+
+    type: ComponentType
+    ref: str
+    fields: dict[str, Json]
+    file: str
+    document: Document
+
+    def flaw(self, reason: str, path: str = "$") -> Flaw:
+        return Flaw(self.file, self.document.line_of(path), reason)
+
+
+@dataclass(frozen=True, slots=True)
+class PackSource:
+    """A pack as its files describe it. ``fields`` are those of :class:`~chalicelib.domain.entities.Pack`; components
+    stand in the order in which they may refer to each other."""
+
+    ref: str
+    fields: dict[str, Json]
+    components: list[Component]
+    warnings: list[Flaw]
+
+
+def read(files: Mapping[str, bytes]) -> PackSource:
+    """The pack in ``files``, whose names are relative to its root. Raises :class:`PackError`."""
+    warnings: list[Flaw] = []
+    ref, fields = _manifest(files, warnings)
+    reader = _Reader(ref, files, warnings)
+    return PackSource(ref=ref, fields=fields, components=reader.components(), warnings=warnings)
+
+
+# --- the manifest
+
+
+def _manifest(files: Mapping[str, bytes], warnings: list[Flaw]) -> tuple[str, dict[str, Json]]:
+    if MANIFEST not in files:
+        raise PackError(Flaw(MANIFEST, 1, "the pack has none"), malformed=True)
+    try:
+        document = documents.read(files[MANIFEST])
+    except DocumentError as error:
+        raise PackError(Flaw(MANIFEST, error.line, str(error)), malformed=True) from None
+    given = document.value
+    if not isinstance(given, dict):
+        raise PackError(Flaw(MANIFEST, 1, "must be a map with at least 'ref' and 'version'"), malformed=True)
+    ref = _required(document, "ref", refs.pack_ref)
+    fields = {
+        "label": ref,
+        "version": _required(document, "version", refs.version),
+        **dict(_manifest_options(document, warnings)),
+    }
+    return ref, fields
+
+
+def _required(document: Document, key: str, check: Callable[[str], str]) -> str:
+    text = document.value.get(key)
+    if text is None:
+        raise PackError(Flaw(MANIFEST, 1, f"'{key}' is missing"))
+    line = document.line_of(f"$.{key}")
+    if not isinstance(text, str):
+        raise PackError(Flaw(MANIFEST, line, f"'{key}' must be text: put {text!r} in quotes"))
+    try:
+        return check(text)
+    except refs.RefError as error:
+        raise PackError(Flaw(MANIFEST, line, str(error))) from None
+
+
+_Label = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+# The contract's key first; what follows is what packs in the wild write instead.
+_MANIFEST_OPTIONS: Final[tuple[tuple[str, tuple[str, ...], Json], ...]] = (
+    ("label", ("name", "label"), _Label),
+    ("description", ("description",), str),
+    ("conf_schema", ("config_schema", "conf_schema"), dict[str, Json]),
+    ("config", ("config",), dict[str, Json]),
+    ("meta", ("metadata", "meta"), dict[str, Json]),
+    ("tags", ("keywords", "tags"), list[str]),
+    ("runtime_deps", ("runtime_deps",), list[str]),
+    ("dependencies", ("dependencies",), list[str]),
+)
+
+
+def _manifest_options(document: Document, warnings: list[Flaw]) -> Iterator[tuple[str, Json]]:
+    for field, keys, kind in _MANIFEST_OPTIONS:
+        key = next((key for key in keys if document.value.get(key) is not None), None)
+        if key is None:
+            continue
+        try:
+            value = msgspec.convert(document.value[key], kind)
+            if field == "conf_schema":
+                parameters.check_schema(value)
+            yield field, value
+        except (msgspec.ValidationError, parameters.SchemaError) as error:
+            reason, path = _explained(error)
+            warnings.append(Flaw(MANIFEST, document.line_of(f"$.{key}{path[1:]}"), f"'{key}' is ignored: {reason}"))
+
+
+# --- the components
+
+_Schema = dict[str, Json] | None
+
+
+class _File(msgspec.Struct, kw_only=True):
+    ref: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    label: _Label | None = None
+    description: str | None = None
+
+
+class _PermissionSetFile(_File, kw_only=True):
+    grants: list[Json] = []
+
+
+class _RuntimeFile(_File, kw_only=True):
+    name: _Label | None = None
+    aliases: list[str] = []
+    distributions: Json = None
+    installation: Json = None
+    execution_config: dict[str, Json] = {}
+
+
+class _TriggerFile(_File, kw_only=True):
+    enabled: bool | None = None
+    parameters: _Schema = None
+    output: _Schema = None
+
+
+class _Placed(_File, kw_only=True):
+    """What runs somewhere, and keeps logs and artifacts for some time."""
+
+    entry_point: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    parameters: _Schema = None
+    worker_selector: dict[str, str] | None = None
+    worker_tolerations: list[Json] | None = None
+    worker_affinity: dict[str, Json] | None = None
+    log_retention_policy: RetentionPolicy | None = None
+    log_retention_limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    artifact_retention_policy: RetentionPolicy | None = None
+    artifact_retention_limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class _ActionFile(_Placed, kw_only=True):
+    runner_type: str = "shell"
+    workflow_file: str | None = None
+    output: _Schema = None
+    parameter_delivery: ParameterDelivery = "stdin"
+    parameter_format: ParameterFormat = "json"
+    output_format: OutputFormat = "text"
+    runtime_version: str | None = None
+    required_worker_runtimes: dict[str, str] | None = None
+    accesses_mcp: bool = False
+    default_execution_permission_set_refs: list[str] = []
+    timeout: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class _RuleFile(_File, kw_only=True):
+    trigger_ref: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    action_ref: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    enabled: bool | None = None
+    conditions: Json = None
+    action_params: dict[str, Json] | None = None
+    trigger_params: dict[str, Json] | None = None
+    permission_set_refs: list[str] | None = None
+
+
+class _SensorFile(_Placed, kw_only=True):
+    runner_type: str = "native"
+    enabled: bool | None = None
+    trigger_types: list[str] | str | None = None
+    trigger_type: str | None = None
+    config: Json = None
+
+
+F = TypeVar("F", bound=_File)
+_Folder: TypeAlias = Literal["permission_sets", "runtimes", "triggers", "actions", "rules", "sensors"]
+
+_NOT_TAKEN: Final[Mapping[str, str]] = {
+    "workflows": "workflows are not installed by this version",
+    "actions/workflows": "workflows are not installed by this version",
+    "queues": "work queues are not installed by this version",
+}
+
+
+class _BrokenError(Exception):
+    """This file is not a component; ``path`` leads to why."""
+
+    def __init__(self, reason: str, path: str = "$") -> None:
+        super().__init__(reason)
+        self.path = path
+
+
+class _Reader:
+    """Reads the component files of one pack, folder by folder in the order of semantics §2.9."""
+
+    def __init__(self, pack: str, files: Mapping[str, bytes], warnings: list[Flaw]) -> None:
+        self._pack = pack
+        self._files = files
+        self._warnings = warnings
+        self._runtimes = dict(RUNNER_TYPES)
+
+    def components(self) -> list[Component]:
+        found = [
+            *self._folder("permission_sets", PermissionSet, _PermissionSetFile, self._permission_set),
+            *self._folder("runtimes", Runtime, _RuntimeFile, self._runtime),
+            *self._folder("triggers", Trigger, _TriggerFile, self._trigger),
+            *self._folder("actions", Action, _ActionFile, self._action),
+            *self._folder("rules", Rule, _RuleFile, self._rule),
+            *self._folder("sensors", Sensor, _SensorFile, self._sensor),
+        ]
+        for folder, reason in _NOT_TAKEN.items():
+            self._warnings.extend(Flaw(file, 1, reason) for file in self._yaml_files(folder))
+        return found
+
+    def _yaml_files(self, folder: str) -> list[str]:
+        return sorted(
+            name
+            for name in self._files
+            if name.endswith((".yaml", ".yml")) and str(PurePosixPath(name).parent) == folder
+        )
+
+    def _folder(
+        self, folder: _Folder, entity: ComponentType, shape: type[F], fields_of: Callable[[str, F], dict[str, Json]]
+    ) -> list[Component]:
+        found: dict[str, Component] = {}
+        for file in self._yaml_files(folder):
+            document = Document(None, None)
+            try:
+                document = documents.read(self._files[file])
+                given = msgspec.convert(document.value, shape)
+                ref = self._own_ref(given.ref, found)
+                found[ref] = Component(entity, ref, fields_of(ref, given), file, document)
+            except DocumentError as error:
+                self._warnings.append(Flaw(file, error.line, str(error)))
+            except (msgspec.ValidationError, _BrokenError) as error:
+                reason, path = _explained(error)
+                self._warnings.append(Flaw(file, document.line_of(path), reason))
+        return list(found.values())
+
+    def _own_ref(self, given: str, found: Mapping[str, Component]) -> str:
+        try:
+            ref = refs.component_ref(self._qualified(given), self._pack)
+        except refs.RefError as error:
+            raise _BrokenError(str(error), "$.ref") from None
+        if ref in found:
+            raise _BrokenError(f"{ref} is already defined in {found[ref].file}", "$.ref")
+        return ref
+
+    def _any_ref(self, ref: str, key: str) -> str:
+        try:
+            return refs.component_ref(self._qualified(ref))
+        except refs.RefError as error:
+            raise _BrokenError(str(error), f"$.{key}") from None
+
+    def _qualified(self, ref: str) -> str:
+        return ref if "." in ref else f"{self._pack}.{ref}"
+
+    def _permission_set(self, ref: str, given: _PermissionSetFile) -> dict[str, Json]:
+        try:
+            grants = permissions.check_grants(given.grants)
+        except permissions.GrantError as error:
+            raise _BrokenError(str(error), f"$.{str(error).partition(' ')[0]}") from None
+        return {"label": given.label or _name(ref), "description": given.description, "grants": grants}
+
+    def _runtime(self, ref: str, given: _RuntimeFile) -> dict[str, Json]:
+        name = given.name or given.label or _name(ref)
+        for alias in (ref, _name(ref), name.lower(), *given.aliases):
+            self._runtimes.setdefault(alias, ref)
+        return {
+            "name": name,
+            "description": given.description,
+            "aliases": given.aliases,
+            "distributions": {} if given.distributions is None else given.distributions,
+            "installation": given.installation,
+            "execution_config": given.execution_config,
+        }
+
+    def _trigger(self, ref: str, given: _TriggerFile) -> dict[str, Json]:
+        return {
+            "label": given.label or _name(ref),
+            "description": given.description,
+            "param_schema": _checked_schema("parameters", given.parameters),
+            "out_schema": _checked_schema("output", given.output),
+            **_switch(given.enabled),
+        }
+
+    def _action(self, ref: str, given: _ActionFile) -> dict[str, Json]:
+        if given.workflow_file is not None:
+            raise _BrokenError("workflows are not installed by this version", "$.workflow_file")
+        runtime_ref = self._runtime_of(given.runner_type)
+        return {
+            "label": given.label or _name(ref),
+            "description": given.description,
+            "entrypoint": self._entrypoint("actions", runtime_ref, given.entry_point),
+            "runtime_ref": runtime_ref,
+            "runtime_version_constraint": given.runtime_version,
+            "required_worker_runtimes": given.required_worker_runtimes or {},
+            "param_schema": _checked_schema("parameters", given.parameters),
+            "out_schema": _checked_schema("output", given.output),
+            "accesses_mcp": given.accesses_mcp,
+            "default_execution_permission_set_refs": given.default_execution_permission_set_refs,
+            "parameter_delivery": given.parameter_delivery,
+            "parameter_format": given.parameter_format,
+            "output_format": given.output_format,
+            "timeout": given.timeout,
+            **_placement(given),
+        }
+
+    def _rule(self, ref: str, given: _RuleFile) -> dict[str, Json]:
+        try:
+            criteria.compile_criteria(given.conditions)
+        except criteria.CriteriaError as error:
+            raise _BrokenError(str(error), "$.conditions") from None
+        return {
+            "label": given.label or _name(ref),
+            "description": given.description,
+            "trigger_ref": self._any_ref(given.trigger_ref, "trigger_ref"),
+            "action_ref": self._any_ref(given.action_ref, "action_ref"),
+            "conditions": {} if given.conditions is None else given.conditions,
+            "action_params": given.action_params or {},
+            "trigger_params": given.trigger_params or {},
+            "permission_set_refs": given.permission_set_refs,
+            **_switch(given.enabled),
+        }
+
+    def _sensor(self, ref: str, given: _SensorFile) -> dict[str, Json]:
+        runtime_ref = self._runtime_of(given.runner_type)
+        triggers = given.trigger_types if given.trigger_types is not None else given.trigger_type
+        names = [triggers] if isinstance(triggers, str) else triggers or []
+        return {
+            "label": given.label or _name(ref),
+            "description": given.description,
+            "entrypoint": self._entrypoint("sensors", runtime_ref, given.entry_point),
+            "runtime_ref": runtime_ref,
+            "trigger_refs": [self._any_ref(name, "trigger_types") for name in names],
+            "param_schema": _checked_schema("parameters", given.parameters),
+            "config": given.config,
+            **_placement(given),
+            **_switch(given.enabled),
+        }
+
+    def _runtime_of(self, runner_type: str) -> str:
+        name = runner_type.strip().lower()
+        if name in RUNNER_TYPES.values():
+            return name
+        if name not in self._runtimes:
+            raise _BrokenError(f"runner_type '{runner_type}' is none of {', '.join(self._runtimes)}", "$.runner_type")
+        return self._runtimes[name]
+
+    def _entrypoint(self, folder: str, runtime_ref: str, given: str | None) -> str:
+        """The entry point as the runner wants it: a file's name relative to ``folder``."""
+        if runtime_ref in WITHOUT_FILE:
+            return given or ""
+        if not given:
+            raise _BrokenError("'entry_point' is missing")
+        for name in (given, given.removeprefix("./").removeprefix(f"{folder}/")):
+            if f"{folder}/{name}" in self._files:
+                return name
+        raise _BrokenError(f"the pack has no file {folder}/{given}", "$.entry_point")
+
+
+def _name(ref: str) -> str:
+    return ref.partition(".")[2]
+
+
+def _switch(enabled: bool | None) -> dict[str, Json]:  # noqa: FBT001  # a field's value, not a mode
+    return {} if enabled is None else {"enabled": enabled}
+
+
+def _placement(given: _Placed) -> dict[str, Json]:
+    return {
+        "worker_selector": given.worker_selector or {},
+        "worker_tolerations": given.worker_tolerations or [],
+        "worker_affinity": given.worker_affinity or {},
+        "log_retention_policy": given.log_retention_policy,
+        "log_retention_limit": given.log_retention_limit,
+        "artifact_retention_policy": given.artifact_retention_policy,
+        "artifact_retention_limit": given.artifact_retention_limit,
+    }
+
+
+def _checked_schema(key: str, schema: _Schema) -> _Schema:
+    try:
+        parameters.check_schema(schema)
+    except parameters.SchemaError as error:
+        raise _BrokenError(f"'{key}': {error}", f"$.{key}") from None
+    return schema
+
+
+_AT: Final = re.compile(r" - at `(\$.*)`$")
+
+
+def _explained(error: Exception) -> tuple[str, str]:
+    """What is wrong and the path to it; msgspec puts the path at the end of its messages."""
+    if isinstance(error, _BrokenError):
+        return str(error), error.path
+    text = str(error)
+    at = _AT.search(text)
+    if at is None:
+        return text, "$"
+    return f"{text[: at.start()]} at {at[1]}", at[1]
