@@ -1,0 +1,93 @@
+"""Big values and files in S3, each under its tenant's prefix."""
+
+import hashlib
+import time
+from collections import OrderedDict
+from typing import Any, Final
+
+from chalicelib import clients
+
+_REMEMBERED: Final = 1000  # names and URLs kept in memory per process
+_URL_REUSE: Final = 0.25  # the part of its life during which a signed URL is handed out again
+
+_signed: OrderedDict[tuple[str, str, int], tuple[float, str]] = OrderedDict()
+_stored: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+
+class MissingBlobError(Exception):
+    """There is no blob of that name."""
+
+
+class Blobs:
+    """One tenant's blobs. Names are relative to the tenant: ``events/17`` is ``{tenant}/events/17`` in the bucket."""
+
+    def __init__(self, bucket: str, tenant: str) -> None:
+        self._bucket = bucket
+        self._prefix = f"{tenant}/"
+
+    def put(self, name: str, content: bytes, content_type: str = "application/octet-stream") -> str:
+        """Store ``content`` and return ``name``."""
+        clients.s3().put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, ContentType=content_type)
+        return name
+
+    def put_value(self, content: bytes) -> str:
+        """Store ``content`` under a name made from it, once per process while it is remembered."""
+        name = f"values/{hashlib.sha256(content).hexdigest()}"
+        known = (self._bucket, self._prefix + name)
+        if known not in _stored:
+            self.put(name, content, "application/json")
+            _remember(_stored, known, None)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """The content of ``name``. Raises :class:`MissingBlobError`."""
+        s3 = clients.s3()
+        try:
+            answer = s3.get_object(Bucket=self._bucket, Key=self._prefix + name)
+        except s3.exceptions.NoSuchKey:
+            raise MissingBlobError(name) from None
+        content: bytes = answer["Body"].read()
+        return content
+
+    def exists(self, name: str) -> bool:
+        s3 = clients.s3()
+        try:
+            s3.head_object(Bucket=self._bucket, Key=self._prefix + name)
+        except s3.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return False
+            raise
+        return True
+
+    def delete(self, name: str) -> None:
+        """Delete ``name``, if it is there."""
+        clients.s3().delete_object(Bucket=self._bucket, Key=self._prefix + name)
+
+    def presigned_get(self, name: str, seconds: int = 3600) -> str:
+        """A URL that reads ``name`` for at least three quarters of ``seconds`` without further rights; no AWS call."""
+        wanted = (self._bucket, self._prefix + name, seconds)
+        now = time.monotonic()
+        known = _signed.get(wanted)
+        if known is not None and now < known[0]:
+            return known[1]
+        url: str = clients.s3().generate_presigned_url(
+            "get_object", Params={"Bucket": self._bucket, "Key": self._prefix + name}, ExpiresIn=seconds
+        )
+        _remember(_signed, wanted, (now + seconds * _URL_REUSE, url))
+        return url
+
+    def presigned_post(self, name: str, max_bytes: int, seconds: int = 900) -> dict[str, Any]:
+        """``{"url", "fields"}`` of a form that uploads one file of at most ``max_bytes`` to ``name``."""
+        form: dict[str, Any] = clients.s3().generate_presigned_post(
+            Bucket=self._bucket,
+            Key=self._prefix + name,
+            Conditions=[["content-length-range", 0, max_bytes]],
+            ExpiresIn=seconds,
+        )
+        return form
+
+
+def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    memory[key] = value
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

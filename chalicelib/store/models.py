@@ -1,0 +1,228 @@
+"""The rows of the two tables as PynamoDB models, and their keys. Nothing outside ``chalicelib.store`` sees them.
+
+Attribute names are short because every row of the activity table is written often and must stay below one write unit
+(1 KB) in the plain case. Absent attributes stand for None, defaults and empty values. ``infra.tables`` has the keys.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pynamodb.attributes import Attribute, UnicodeAttribute
+from pynamodb.connection import Connection
+from pynamodb.constants import NUMBER
+from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection, LocalSecondaryIndex
+from pynamodb.models import Model
+
+from chalicelib import clients
+
+M = TypeVar("M", bound=Model)
+
+SEPARATOR = "#"  # never part of a tenant's slug or of a ref
+
+
+def partition(tenant: str, *parts: str | int) -> str:
+    """A partition key: it begins with the tenant, always."""
+    return SEPARATOR.join((tenant, *map(str, parts)))
+
+
+def fingerprint(*parts: str) -> str:
+    """16 characters that tell one idempotency key from another (96 bits of BLAKE2)."""
+    digest = hashlib.blake2b("\x00".join(parts).encode(), digest_size=12)
+    return digest.hexdigest()
+
+
+class IntegerAttribute(Attribute[int]):
+    """A number of ours: they are all whole, and PynamoDB's own attribute makes floats of them for the type checker."""
+
+    attr_type = NUMBER
+
+    def serialize(self, value: int) -> str:
+        return str(value)
+
+    def deserialize(self, value: str) -> int:
+        return int(value)
+
+
+class _ById(LocalSecondaryIndex["RegistryRow"]):  # type: ignore[no-untyped-call]  # PynamoDB
+    class Meta:
+        index_name = "by_id"
+        projection = KeysOnlyProjection()
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+
+
+class _ByGroup(LocalSecondaryIndex["RegistryRow"]):  # type: ignore[no-untyped-call]  # PynamoDB
+    class Meta:
+        index_name = "by_group"
+        projection = AllProjection()
+
+    pk = UnicodeAttribute(hash_key=True)
+    group = UnicodeAttribute(range_key=True, attr_name="grp")
+
+
+class RegistryRow(Model):
+    """A definition, the version of a tenant's registry, a webhook key's pointer, or a tenant's wrapped data key."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    id = IntegerAttribute(null=True)
+    revision = IntegerAttribute(attr_name="rev", null=True)
+    group = UnicodeAttribute(attr_name="grp", null=True)
+    body = UnicodeAttribute(null=True)
+    version = IntegerAttribute(attr_name="n", null=True)
+
+    by_id = _ById()
+    by_group = _ByGroup()
+
+
+class _BySubject(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # PynamoDB
+    class Meta:
+        index_name = "by_subject"
+        projection = KeysOnlyProjection()
+
+    subject = UnicodeAttribute(hash_key=True, attr_name="su")
+    id = IntegerAttribute(range_key=True)
+
+
+class _ByParent(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # PynamoDB
+    class Meta:
+        index_name = "by_parent"
+        projection = KeysOnlyProjection()
+
+    parent = UnicodeAttribute(hash_key=True, attr_name="pa")
+    id = IntegerAttribute(range_key=True)
+
+
+class _ByState(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # PynamoDB
+    class Meta:
+        index_name = "by_state"
+        projection = KeysOnlyProjection()
+
+    state = UnicodeAttribute(hash_key=True, attr_name="st")
+    id = IntegerAttribute(range_key=True)
+
+
+class _ByDue(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # PynamoDB
+    class Meta:
+        index_name = "by_due"
+        projection = KeysOnlyProjection()
+
+    due = UnicodeAttribute(hash_key=True, attr_name="du")
+    id = IntegerAttribute(range_key=True)
+
+
+class ActivityRow(Model):
+    """What events, enforcements and executions have in common. ``subject`` is the trigger, rule or action they are of;
+    ``key`` the fingerprint of what made the row, so that a repetition is told from a collision of ids.
+
+    Times are microseconds since 1970. A JSON attribute holds the text itself, or ``@name`` of a blob that does.
+    """
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    subject = UnicodeAttribute(attr_name="su", null=True)
+    key = UnicodeAttribute(attr_name="k", null=True)
+    created = IntegerAttribute(attr_name="c", null=True)
+    config = UnicodeAttribute(attr_name="cf", null=True)
+
+    by_subject = _BySubject()
+
+
+class EventRow(ActivityRow):
+    payload = UnicodeAttribute(attr_name="py", null=True)
+    trigger = IntegerAttribute(attr_name="ti", null=True)
+    source = IntegerAttribute(attr_name="so", null=True)
+    source_ref = UnicodeAttribute(attr_name="sr", null=True)
+    rule = IntegerAttribute(attr_name="ru", null=True)
+    rule_ref = UnicodeAttribute(attr_name="rr", null=True)
+
+
+class EnforcementRow(ActivityRow):
+    status = UnicodeAttribute(attr_name="s", null=True)
+    rule = IntegerAttribute(attr_name="ru", null=True)
+    trigger_ref = UnicodeAttribute(attr_name="tr", null=True)
+    event = IntegerAttribute(attr_name="ev", null=True)
+    payload = UnicodeAttribute(attr_name="py", null=True)
+    conditions = UnicodeAttribute(attr_name="cd", null=True)
+    resolved = IntegerAttribute(attr_name="ra", null=True)  # absent: when it was created
+    error = UnicodeAttribute(attr_name="er", null=True)
+
+
+class ExecutionRow(ActivityRow):
+    status = UnicodeAttribute(attr_name="s", null=True)
+    version = IntegerAttribute(attr_name="v", null=True)
+    attempt = IntegerAttribute(attr_name="n", null=True)
+    token = UnicodeAttribute(attr_name="t", null=True)
+    deadline = IntegerAttribute(attr_name="d", null=True)
+    updated = IntegerAttribute(attr_name="u", null=True)  # absent: when it was created
+    started = IntegerAttribute(attr_name="sa", null=True)
+    action = IntegerAttribute(attr_name="ai", null=True)
+    executor = IntegerAttribute(attr_name="x", null=True)
+    enforcement = IntegerAttribute(attr_name="e", null=True)
+    rule_ref = UnicodeAttribute(attr_name="rr", null=True)
+    trigger_ref = UnicodeAttribute(attr_name="tr", null=True)
+    result = UnicodeAttribute(attr_name="rs", null=True)
+    workflow_task = UnicodeAttribute(attr_name="w", null=True)
+    rest = UnicodeAttribute(attr_name="b", null=True)  # what never changes and nobody filters by
+    parent = UnicodeAttribute(attr_name="pa", null=True)
+    state = UnicodeAttribute(attr_name="st", null=True)
+    due = UnicodeAttribute(attr_name="du", null=True)
+
+    by_parent = _ByParent()
+    by_state = _ByState()
+    by_due = _ByDue()
+
+
+class NoteRow(Model):
+    """Small facts with an end: answers remembered by idempotency key, counters, the sweeper's cursor."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    value = UnicodeAttribute(attr_name="va", null=True)
+    number = IntegerAttribute(attr_name="n", null=True)
+    expires = IntegerAttribute(attr_name="ttl", null=True)  # seconds since 1970; DynamoDB deletes it within two days
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The models of one deployment's tables, all over one client."""
+
+    registry: type[RegistryRow]
+    events: type[EventRow]
+    enforcements: type[EnforcementRow]
+    executions: type[ExecutionRow]
+    notes: type[NoteRow]
+
+    @property
+    def connection(self) -> Connection:
+        """What PynamoDB's transactions want to be given."""
+        return self.registry._get_connection().connection
+
+
+def open_tables(registry: str, activity: str) -> Tables:
+    """Models bound to the tables of these names."""
+    return Tables(
+        registry=_bind(RegistryRow, registry),
+        events=_bind(EventRow, activity),
+        enforcements=_bind(EnforcementRow, activity),
+        executions=_bind(ExecutionRow, activity),
+        notes=_bind(NoteRow, activity),
+    )
+
+
+def _bind(model: type[M], table: str) -> type[M]:
+    bound: type[M] = type(model.__name__, (model,), {"Meta": type("Meta", (), {"table_name": table})})
+    # PynamoDB would make a client for each model; they all go through the shared one.
+    bound._get_connection().connection._client = clients.dynamodb()
+    return bound
