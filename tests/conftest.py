@@ -1,0 +1,36 @@
+"""What every test of the house shares: the markers of the Tier 3 guide, so that ``-m validation`` and friends work."""
+
+import pytest
+
+MARKERS = {
+    "tier1": "core flows that everything else stands on",
+    "tier3": "advanced features, edge cases, security (the Tier 3 guide)",
+    "security": "security and RBAC tests",
+    "secrets": "secret management tests",
+    "rbac": "role-based access control",
+    "http": "HTTP runner tests",
+    "runner": "action runner tests",
+    "validation": "parameter validation",
+    "parameters": "parameter handling",
+    "edge_case": "edge cases",
+    "webhook": "webhook tests",
+    "rules": "rule evaluation tests",
+    "timer": "timer tests",
+    "criteria": "rule criteria tests",
+    "multi_tenant": "multi-tenancy tests",
+    "packs": "pack management tests",
+    "notifications": "notification system tests",
+    "websocket": "WebSocket tests",
+    "container": "container runner tests",
+    "logs": "log capture and size tests",
+    "limits": "resource and size limit tests",
+    "orchestration": "advanced workflow orchestration tests",
+    "workflow": "workflow tests",
+    "inquiry": "human-in-the-loop tests",
+    "performance": "many things at once, counted",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")

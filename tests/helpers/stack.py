@@ -1,0 +1,138 @@
+"""The platform that end-to-end tests and benchmarks talk to: one that runs already, or one of their own.
+
+With ``ATTUNE_API_URL`` set, that one is used and left as it is. Otherwise ``make run`` is started on free ports with a
+state folder of its own, and stopped with the Ctrl-C that a person would use.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.client import AttuneClient
+from helpers.polling import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT = 180  # a first start also builds the virtual environment (issue 2: under 90 s)
+STOP_TIMEOUT = 60
+ADMIN_LOGIN = os.environ.get("ATTUNE_ADMIN_LOGIN", "test@attune.local")
+ADMIN_PASSWORD = os.environ.get("ATTUNE_ADMIN_PASSWORD", "TestPass123!")
+
+
+class StackError(Exception):
+    """The platform did not come up; the message carries the end of what it said."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """``url`` of the API; ``pid`` of ``make run`` when it is ours, else None."""
+
+    url: str
+    pid: int | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether actions run on this machine and see its files."""
+        return any(host in self.url for host in ("//localhost", "//127.0.0.1"))
+
+    def sign_in(self) -> AttuneClient:
+        """A client signed in as the administrator."""
+        client = AttuneClient(self.url)
+        client.login(ADMIN_LOGIN, ADMIN_PASSWORD)
+        return client
+
+
+@contextlib.contextmanager
+def running_stack() -> Iterator[Stack]:
+    """The platform, for as long as the context lasts."""
+    existing = os.environ.get("ATTUNE_API_URL")
+    if existing:
+        yield Stack(existing.rstrip("/"))
+        return
+    state = Path(tempfile.mkdtemp(prefix="attune-test-"))
+    try:
+        with _own_stack(state) as stack:
+            yield stack
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _own_stack(state: Path) -> Iterator[Stack]:
+    port, aws_port = free_ports(2)
+    environment = {
+        **os.environ,
+        "ATTUNE_PORT": str(port),
+        "ATTUNE_AWS_PORT": str(aws_port),
+        "ATTUNE_STATE_DIR": str(state),
+        "ATTUNE_ADMIN_LOGIN": ADMIN_LOGIN,
+        "ATTUNE_ADMIN_PASSWORD": ADMIN_PASSWORD,
+    }
+    log_path = state.with_suffix(".log")
+    with log_path.open("wb") as log:
+        # A session of its own: the signal that stops it reaches all that it started and nothing else.
+        process = subprocess.Popen(
+            ["make", "run"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        url = wait_for(lambda: _ready_url(process, log_path), timeout=START_TIMEOUT, what="`make run` to be ready")
+        assert url is not None
+        yield Stack(url, process.pid)
+    finally:
+        _stop(process)
+        log_path.unlink(missing_ok=True)
+
+
+def _ready_url(process: subprocess.Popen[bytes], log_path: Path) -> str | None:
+    said = log_path.read_text(errors="replace")
+    for line in said.splitlines():
+        if line.startswith("ready http"):
+            return line.removeprefix("ready ").strip().rstrip("/")
+    if process.poll() is not None:
+        raise StackError(f"`make run` ended with code {process.returncode}:\n{said[-4000:]}")
+    return None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    _signal_group(process.pid, signal.SIGINT)
+    try:
+        # Its group, not only make: what make started may take a moment longer to save its state.
+        wait_for(lambda: _has_ended(process), timeout=STOP_TIMEOUT, what="the stack to stop")
+    except AssertionError:
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait(STOP_TIMEOUT)
+        raise StackError(f"`make run` did not stop within {STOP_TIMEOUT} s of Ctrl-C") from None
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None and not _signal_group(process.pid, 0)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether the process group still had anybody to signal."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
