@@ -1,0 +1,148 @@
+"""The embedded AWS: MiniStack in this process, set up for one machine (design §7).
+
+Everything the emulator is told by environment must be said before its first import, so :func:`load` imports it. The
+few places where it is made to act more like AWS, or to keep within one machine, are here and nowhere else.
+"""
+
+import contextvars
+import functools
+import logging
+import os
+import subprocess
+import threading
+import types
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REGION: Final = "us-east-1"
+_ASYNCHRONOUS: contextvars.ContextVar[bool] = contextvars.ContextVar("asynchronous", default=False)
+
+
+def settings(*, port: int, state: Path, bind: str) -> dict[str, str]:
+    """The emulator's environment, which its functions inherit."""
+    return {
+        "GATEWAY_PORT": str(port),
+        "BIND_HOST": bind,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_SESSION_TOKEN": "",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "MINISTACK_REGION": REGION,
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(state / "aws"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(state / "s3"),
+        "LAMBDA_EXECUTOR": "local",
+        "LOG_LEVEL": os.environ.get("ATTUNE_AWS_LOG_LEVEL", "WARNING").upper(),
+        # Listeners of services we do not use.
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+    }
+
+
+class Emulator:
+    """MiniStack, imported and adjusted. One per process."""
+
+    def __init__(self, application: Application, runners: int) -> None:
+        self.application = application
+        self._turns: dict[str, threading.BoundedSemaphore] = {}
+        self._turns_lock = threading.Lock()
+        self._runners = runners
+        self._let_asynchronous_invocations_wait()
+        self._keep_signals_from_functions()
+
+    def _let_asynchronous_invocations_wait(self) -> None:
+        """Bounds how many asynchronous invocations of one function run at once, the others waiting for their turn.
+
+        AWS keeps asynchronous events in a queue of its own while a function is at its limit. MiniStack starts a
+        process for each at once, and with a limit set reports the surplus as failed.
+        """
+        from ministack.services import lambda_svc  # noqa: PLC0415 - see load()
+
+        execute, invoke_asynchronously = lambda_svc._execute_function, lambda_svc.invoke_async_with_retry
+
+        def execute_in_turn(function: dict[str, Any], event: Any) -> Any:
+            if not _ASYNCHRONOUS.get():
+                return execute(function, event)
+            with self._turn(function):
+                _ASYNCHRONOUS.set(False)  # the emulator may call itself again for the same invocation
+                try:
+                    return execute(function, event)
+                finally:
+                    _ASYNCHRONOUS.set(True)
+
+        def invoke_in_turn(function: dict[str, Any], event: Any) -> None:
+            token = _ASYNCHRONOUS.set(True)
+            try:
+                invoke_asynchronously(function, event)  # copies the context into the thread it starts
+            finally:
+                _ASYNCHRONOUS.reset(token)
+
+        lambda_svc._execute_function = execute_in_turn
+        lambda_svc.invoke_async_with_retry = invoke_in_turn
+
+    def _turn(self, function: dict[str, Any]) -> threading.BoundedSemaphore:
+        name = (function.get("config") or function).get("FunctionName", "")
+        with self._turns_lock:
+            return self._turns.setdefault(name, threading.BoundedSemaphore(self._runners))
+
+    def _keep_signals_from_functions(self) -> None:
+        """Gives functions a session of their own: Ctrl-C in the terminal is for the stack, which ends them in order."""
+        from ministack.core import lambda_runtime  # noqa: PLC0415 - see load()
+
+        started_apart = functools.partial(subprocess.Popen, start_new_session=True)
+        lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": started_apart})
+
+    def warm(self, function: str) -> None:
+        """Starts the process of a deployed function, so that its first invocation finds it imported.
+
+        Raises RuntimeError with the reason when its module cannot be imported.
+        """
+        from ministack.core import lambda_runtime  # noqa: PLC0415
+        from ministack.services import lambda_svc  # noqa: PLC0415
+
+        record = lambda_svc._functions[function]
+        worker, _ = lambda_runtime.acquire_worker(function, record["config"], record["code_zip"])
+        try:
+            lambda_runtime.ensure_spawned(worker)
+        finally:
+            lambda_runtime.release_worker(worker)
+
+    def functions(self) -> list[str]:
+        """Names of the deployed functions."""
+        from ministack.services import lambda_svc  # noqa: PLC0415
+
+        return list(lambda_svc._functions)
+
+    def save(self) -> None:
+        """Writes the state as a clean stop would."""
+        from ministack import app  # noqa: PLC0415
+        from ministack.core.persistence import save_all  # noqa: PLC0415
+
+        save_all(app._build_persistence_save_dict())
+
+    def stop_functions(self) -> None:
+        """Ends the functions' processes and removes their working folders."""
+        from ministack.core import lambda_runtime  # noqa: PLC0415
+
+        lambda_runtime.reset()
+
+
+def load(environment: dict[str, str], *, runners: int) -> Emulator:
+    """Imports the emulator with ``environment`` set. ``runners``: actions that may run at once."""
+    os.environ.update(environment)
+    from ministack import app  # noqa: PLC0415 - reads its environment while it is imported
+    from ministack.core import hypercorn_compat  # noqa: PLC0415
+
+    hypercorn_compat.install()
+    logging.getLogger("ministack").setLevel(environment["LOG_LEVEL"])
+    return Emulator(app.app, runners)
