@@ -208,7 +208,7 @@ class Activity:
 
     def _enforcement(self, row: EnforcementRow) -> Enforcement:
         enforcement = rows.enforcement_of(row, self._blobs.get)
-        if row.config is None and enforcement.status == "processed":
+        if not row.config and enforcement.status == "processed":
             execution = self.get_execution(enforcement.id)
             if execution is not None:
                 return msgspec.structs.replace(enforcement, config=execution.config)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ from chalicelib.store.registry import KINDS, Registry, decode, webhook_partition
 D = TypeVar("D", bound=Definition)
 
 _SWEEP: Final = "#sweep"
+_OPEN_TENANTS: Final = 200  # kept per process
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,15 @@ class Store:
         self._bucket = bucket
         self._cursors = Cursors()
         self._listeners: list[Callable[[str], None]] = []
+        self._opened = lru_cache(maxsize=_OPEN_TENANTS)(self._open)
 
     def tenant(self, tenant: str) -> TenantStore:
         """What ``tenant`` has stored. Raises ValueError for a name that could not be a tenant's slug."""
         if not tenant or SEPARATOR in tenant or "/" in tenant:
             raise ValueError(f"not a tenant: {tenant!r}")
+        return self._opened(tenant)
+
+    def _open(self, tenant: str) -> TenantStore:
         blobs = Blobs(self._bucket, tenant)
         idempotency = Idempotency(self._tables, tenant)
         return TenantStore(

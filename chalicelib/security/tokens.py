@@ -1,0 +1,165 @@
+"""Bearer tokens: HS256 JWTs with the claims of ``http-api.md`` §1.3 and the tenant (README 1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+import jwt
+
+from chalicelib.domain.entities import Execution, Identity
+from chalicelib.security.keyring import Keyring
+
+TokenType = Literal["access", "refresh", "sensor", "execution", "worker"]
+Reason = Literal["missing", "invalid", "expired"]
+
+ACCESS_LIFE: Final = timedelta(seconds=3600)
+REFRESH_LIFE: Final = timedelta(seconds=604_800)
+SENSOR_LIFE: Final = timedelta(hours=24)
+EXECUTION_LIFE: Final = timedelta(seconds=300)  # for an execution without a timeout of its own
+EXECUTION_GRACE: Final = timedelta(seconds=60)
+DEFAULT_EXECUTOR: Final = 1  # who runs what nobody owns (semantics §2.1)
+
+_ALGORITHM: Final = "HS256"
+_BEARERS: Final[frozenset[str]] = frozenset({"access", "sensor", "execution", "worker"})
+_REQUIRED: Final = ["sub", "exp", "iat", "tenant"]
+
+
+class TokenError(Exception):
+    """A token that opens nothing; ``reason`` is what the answer may say about it."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"token {reason}")
+        self.reason: Reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, as a verified token says it. ``permission_set_refs`` is set for executions: the rights of the run,
+    in place of the identity's own."""
+
+    tenant: str
+    identity_id: int
+    login: str
+    token_type: TokenType
+    permission_set_refs: list[str] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def execution_id(self) -> int | None:
+        """The execution that an execution token was made for."""
+        return self.metadata.get("execution_id")
+
+
+class Tokens:
+    """Makes and checks tokens with the deployment's keys; their ``kid`` header says which one."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def issue_access(self, *, tenant: str, identity: Identity, now: datetime) -> str:
+        return self._issue("access", tenant, identity.id, identity.login, now, ACCESS_LIFE)
+
+    def issue_refresh(self, *, tenant: str, identity: Identity, now: datetime, scope: str | None = None) -> str:
+        """``scope`` is ``integration_token`` for one that an integration token was exchanged for."""
+        return self._issue("refresh", tenant, identity.id, identity.login, now, REFRESH_LIFE, scope=scope)
+
+    def issue_sensor(
+        self,
+        *,
+        tenant: str,
+        identity_id: int,
+        sensor_ref: str,
+        trigger_types: Sequence[str],
+        now: datetime,
+        life: timedelta = SENSOR_LIFE,
+    ) -> str:
+        metadata = {"trigger_types": list(trigger_types)}
+        return self._issue("sensor", tenant, identity_id, sensor_ref, now, life, metadata=metadata)
+
+    def issue_execution(
+        self, *, tenant: str, execution: Execution, action_ref: str, pack_ref: str, now: datetime
+    ) -> str:
+        """What an action calls the API with: the rights of its execution, for as long as it may run."""
+        metadata = {
+            "execution_id": execution.id,
+            "action_ref": action_ref,
+            "permission_set_refs": execution.permission_set_refs,
+            "standard_access_action_refs": [action_ref],
+            "standard_access_pack_refs": [pack_ref],
+        }
+        life = timedelta(seconds=execution.timeout) if execution.timeout else EXECUTION_LIFE
+        return self._issue(
+            "execution",
+            tenant,
+            execution.executor or DEFAULT_EXECUTOR,
+            f"execution:{execution.id}",
+            now,
+            life + EXECUTION_GRACE,
+            metadata=metadata,
+        )
+
+    def verify(self, token: str | None) -> Principal:
+        """Who bears ``token``. Raises :class:`TokenError`, for refresh tokens too: they open nothing but
+        :meth:`verify_refresh`."""
+        return self._principal(self._claims(token), _BEARERS)
+
+    def verify_refresh(self, token: str | None) -> Principal:
+        """Whose refresh token this is. Raises :class:`TokenError`."""
+        return self._principal(self._claims(token), frozenset({"refresh"}))
+
+    def _issue(
+        self,
+        token_type: TokenType,
+        tenant: str,
+        identity_id: int,
+        login: str,
+        now: datetime,
+        life: timedelta,
+        **more: Any,
+    ) -> str:
+        key = self._keyring.signing()
+        claims: dict[str, Any] = {
+            "sub": str(identity_id),
+            "login": login,
+            "iat": int(now.timestamp()),
+            "exp": int((now + life).timestamp()),
+            "token_type": token_type,
+            "tenant": tenant,
+        }
+        claims |= {name: value for name, value in more.items() if value is not None}
+        return jwt.encode(claims, key.secret, algorithm=_ALGORITHM, headers={"kid": key.kid})
+
+    def _claims(self, token: str | None) -> dict[str, Any]:
+        if not token:
+            raise TokenError("missing")
+        try:
+            key = self._keyring.verifying(jwt.get_unverified_header(token).get("kid"))
+            if key is None:
+                raise TokenError("invalid")
+            claims: dict[str, Any] = jwt.decode(
+                token, key.secret, algorithms=[_ALGORITHM], options={"require": _REQUIRED}
+            )
+        except jwt.ExpiredSignatureError:
+            raise TokenError("expired") from None
+        except jwt.InvalidTokenError:
+            raise TokenError("invalid") from None
+        return claims
+
+    def _principal(self, claims: dict[str, Any], accepted: frozenset[str]) -> Principal:
+        token_type = claims.get("token_type", "access")
+        subject, tenant = claims["sub"], claims["tenant"]
+        metadata = claims.get("metadata") or {}
+        well_formed = token_type in accepted and isinstance(tenant, str) and tenant and subject.isdecimal()
+        if not well_formed or not isinstance(metadata, dict):
+            raise TokenError("invalid")
+        if claims.get("scope"):
+            metadata = {**metadata, "scope": claims["scope"]}
+        return Principal(
+            tenant=tenant,
+            identity_id=int(subject),
+            login=claims.get("login", ""),
+            token_type=token_type,
+            permission_set_refs=metadata.get("permission_set_refs") if token_type == "execution" else None,  # noqa: S105
+            metadata=metadata,
+        )
