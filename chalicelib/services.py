@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from chalicelib import clients
-from chalicelib.domain import ids
+from chalicelib.domain.ids import LOW_BITS, Sequence
 from chalicelib.flow.invoker import Invoker
 from chalicelib.flow.queues import Queues
 from chalicelib.security.encryption import Cipher
@@ -38,7 +38,7 @@ class Services:
     queues: Queues
     invoker: Invoker
     clock: Callable[[], datetime] = utc_now
-    ids: ids.Sequence = field(default_factory=lambda: ids.Sequence(secrets.randbits(ids.LOW_BITS)))
+    ids: Sequence = field(default_factory=lambda: Sequence(secrets.randbits(LOW_BITS)))
 
     def new_id(self) -> int:
         """An id drawn now."""
