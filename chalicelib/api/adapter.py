@@ -16,7 +16,7 @@ from chalice.app import Chalice
 from chalice.app import Request as ChaliceRequest
 from chalice.app import Response as ChaliceResponse
 
-from chalicelib.api import access
+from chalicelib.api import access, auth, docs_page, health, keys, openapi, runtimes  # noqa: F401
 from chalicelib.api.errors import (
     ApiError,
     BadRequest,
@@ -37,6 +37,7 @@ from chalicelib.domain.refs import RefError
 from chalicelib.log import logger
 from chalicelib.security.tokens import Principal
 from chalicelib.services import Services
+from chalicelib.services import services as process_services
 from chalicelib.store.registry import Conflict as StoreConflict
 
 MAX_BODY = 10 * 1024 * 1024  # http-api 1.1; API Gateway's own cap too
@@ -227,7 +228,7 @@ def _cross_origin(origin: str | None) -> Mapping[str, str]:
     }
 
 
-def register(app: Chalice, services: Callable[[], Services]) -> None:
+def register(app: Chalice, services: Callable[[], Services] = process_services) -> None:
     """Put the API behind ``app``.
 
     API Gateway passes everything to one greedy resource, for :data:`ROUTES` is the only table there is: an unknown

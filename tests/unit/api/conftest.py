@@ -103,7 +103,7 @@ class Api:
             ],
         )
         registry.commit(Put(identity, new=True))
-        token = self.services.tokens.issue_access(tenant, identity.id, identity.login, now)
+        token = self.services.tokens.issue_access(tenant=tenant, identity=identity, now=now)
         return Api(self.services, tenant, token, identity.login)
 
     def with_grants(self, *grants: Grant) -> "Api":

@@ -1,0 +1,283 @@
+"""Signing in and one's own account (http-api 1.3). Login names are unique per tenant; a login or registration without
+``tenant`` means the deployment's default one (README 1)."""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import UNSET
+
+from chalicelib.api.errors import Forbidden, NotFound, Unauthorized
+from chalicelib.api.routing import PUBLIC, ROUTES, SIGNED_IN, Call
+from chalicelib.api.views import Body, Data, Omittable, View
+from chalicelib.domain import refs
+from chalicelib.domain.entities import Identity
+from chalicelib.security import passwords
+from chalicelib.security.tokens import ACCESS_LIFE, TokenError
+from chalicelib.store.registry import Put
+
+Login = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+NewLogin = Annotated[str, msgspec.Meta(min_length=3, max_length=255)]
+# Argon2 works on all of what it is given: without a bound, a long password would be an outage.
+Password = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+NewPassword = Annotated[str, msgspec.Meta(min_length=8, max_length=128)]
+DisplayName = Annotated[str, msgspec.Meta(max_length=255)]
+TenantSlug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+REFUSED: Final = "Invalid login or password"  # the same for an unknown login and a wrong password
+
+
+class LoginRequest(Body, kw_only=True, frozen=True):
+    login: Login
+    password: Password
+    tenant: TenantSlug | None = None
+
+
+class RegisterRequest(Body, kw_only=True, frozen=True):
+    login: NewLogin
+    password: NewPassword
+    display_name: DisplayName | None = None
+    tenant: TenantSlug | None = None
+
+
+class RefreshTokenRequest(Body, kw_only=True, frozen=True):
+    refresh_token: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class ChangePasswordRequest(Body, kw_only=True, frozen=True):
+    current_password: Password
+    new_password: NewPassword
+
+
+class UpdateCurrentUserRequest(Body, kw_only=True, frozen=True):
+    display_name: DisplayName | None = None
+
+
+class UserInfo(View, kw_only=True, frozen=True):
+    id: int
+    login: str
+    display_name: str | None
+
+
+class TokenResponse(View, kw_only=True, frozen=True):
+    """``expires_in`` is the access token's life in seconds."""
+
+    access_token: str
+    refresh_token: str
+    token_type: str
+    expires_in: int
+    user: Omittable[UserInfo] = UNSET
+
+
+class EffectivePermissionResponse(View, kw_only=True, frozen=True):
+    resource: str
+    actions: list[str]
+
+
+class CurrentUserResponse(View, kw_only=True, frozen=True):
+    id: int
+    login: str
+    display_name: str | None
+    auth_provider: str
+    is_local: bool
+    can_change_password: bool
+    effective_permissions: list[EffectivePermissionResponse]
+    assigned_permission_set_refs: list[str]
+
+
+class ChangePasswordResponse(View, kw_only=True, frozen=True):
+    success: bool
+    message: str
+
+
+class AuthSettingsResponse(View, kw_only=True, frozen=True):
+    authentication_enabled: bool
+    local_password_enabled: bool
+    local_password_visible_by_default: bool
+    oidc_enabled: bool
+    oidc_visible_by_default: bool
+    oidc_provider_name: str | None
+    oidc_provider_label: str | None
+    oidc_provider_icon_url: str | None
+    ldap_enabled: bool
+    ldap_visible_by_default: bool
+    ldap_provider_name: str | None
+    ldap_provider_label: str | None
+    ldap_provider_icon_url: str | None
+    self_registration_enabled: bool
+
+
+@ROUTES.get("/auth/settings", needs=PUBLIC, returns=Data[AuthSettingsResponse], tag="auth")
+def auth_settings(call: Call) -> Data[AuthSettingsResponse]:
+    """Which ways to sign in there are."""
+    return Data(
+        AuthSettingsResponse(
+            authentication_enabled=True,
+            local_password_enabled=True,
+            local_password_visible_by_default=True,
+            oidc_enabled=False,
+            oidc_visible_by_default=False,
+            oidc_provider_name=None,
+            oidc_provider_label=None,
+            oidc_provider_icon_url=None,
+            ldap_enabled=False,
+            ldap_visible_by_default=False,
+            ldap_provider_name=None,
+            ldap_provider_label=None,
+            ldap_provider_icon_url=None,
+            self_registration_enabled=call.services.settings.self_registration,
+        )
+    )
+
+
+@ROUTES.post("/auth/login", needs=PUBLIC, body=LoginRequest, returns=Data[TokenResponse], tag="auth", errors=(401, 403))
+def login(call: Call) -> Data[TokenResponse]:
+    """Exchange login and password for tokens."""
+    body: LoginRequest = call.body
+    tenant = body.tenant or call.tenant
+    identity = call.services.store.tenant(tenant).registry.identities.get(body.login)
+    if identity is None:
+        passwords.verify_nobody(body.password)
+        raise Unauthorized(REFUSED)
+    if not passwords.verify_password(identity.password_hash, body.password):
+        raise Unauthorized(REFUSED)
+    _refuse_frozen(identity)
+    return Data(_tokens(call, tenant, identity, user=UserInfo.of(identity)))
+
+
+@ROUTES.post(
+    "/auth/register", needs=PUBLIC, body=RegisterRequest, returns=Data[TokenResponse], tag="auth", errors=(403, 409)
+)
+def register(call: Call) -> Data[TokenResponse]:
+    """Sign up in the default tenant, where the deployment allows it. The new identity has no permissions."""
+    body: RegisterRequest = call.body
+    if not call.services.settings.self_registration:
+        raise Forbidden("Self-registration is disabled")
+    if body.tenant not in (None, call.tenant):
+        raise Forbidden("Self-registration is open in the default tenant only")
+    identity = Identity(
+        id=call.services.new_id(),
+        ref=refs.login(body.login),
+        created=call.now,
+        updated=call.now,
+        display_name=body.display_name,
+        password_hash=passwords.hash_password(body.password),
+    )
+    call.registry.commit(Put(identity, new=True))
+    return Data(_tokens(call, call.tenant, identity, user=UserInfo.of(identity)))
+
+
+@ROUTES.post(
+    "/auth/refresh",
+    needs=PUBLIC,
+    body=RefreshTokenRequest | None,
+    returns=Data[TokenResponse],
+    tag="auth",
+    errors=(401, 403),
+)
+def refresh_token(call: Call) -> Data[TokenResponse]:
+    """Exchange a refresh token for new tokens."""
+    body: RefreshTokenRequest | None = call.body
+    try:
+        principal = call.services.tokens.verify_refresh(body.refresh_token if body else None)
+    except TokenError as error:
+        raise Unauthorized(f"Refresh token {error.reason}") from error
+    identity = call.services.store.tenant(principal.tenant).registry.identities.get(principal.login)
+    if identity is None or identity.id != principal.identity_id:
+        raise Unauthorized("Refresh token invalid")
+    _refuse_frozen(identity)
+    return Data(_tokens(call, principal.tenant, identity, scope=principal.metadata.get("scope")))
+
+
+@ROUTES.get("/auth/me", needs=SIGNED_IN, returns=Data[CurrentUserResponse], tag="auth", errors=(404,))
+def get_current_user(call: Call) -> Data[CurrentUserResponse]:
+    """Who the caller is and what they may do."""
+    return Data(_current_user(call, _identity(call)))
+
+
+@ROUTES.put(
+    "/auth/me",
+    needs=SIGNED_IN,
+    body=UpdateCurrentUserRequest,
+    returns=Data[CurrentUserResponse],
+    tag="auth",
+    errors=(404, 409),
+)
+def update_current_user(call: Call) -> Data[CurrentUserResponse]:
+    """Change one's display name."""
+    identity = _own_account(call)
+    if call.body.display_name is not None:
+        identity = msgspec.structs.replace(identity, display_name=call.body.display_name, updated=call.now)
+        call.registry.commit(Put(identity))
+    return Data(_current_user(call, identity), "User updated successfully")
+
+
+@ROUTES.post(
+    "/auth/change-password",
+    needs=SIGNED_IN,
+    body=ChangePasswordRequest,
+    returns=Data[ChangePasswordResponse],
+    tag="auth",
+    errors=(404, 409),
+)
+def change_password(call: Call) -> Data[ChangePasswordResponse]:
+    """Change one's password. 401: the current one is wrong; 403: the account has none."""
+    body: ChangePasswordRequest = call.body
+    identity = _own_account(call)
+    if identity.password_hash is None:
+        raise Forbidden("This account does not sign in with a password")
+    if not passwords.verify_password(identity.password_hash, body.current_password):
+        raise Unauthorized("Current password is incorrect")
+    changed = msgspec.structs.replace(
+        identity, password_hash=passwords.hash_password(body.new_password), updated=call.now
+    )
+    call.registry.commit(Put(changed))
+    return Data(ChangePasswordResponse(success=True, message="Password changed successfully"))
+
+
+def _tokens(
+    call: Call, tenant: str, identity: Identity, *, user: Omittable[UserInfo] = UNSET, scope: str | None = None
+) -> TokenResponse:
+    tokens = call.services.tokens
+    return TokenResponse(
+        access_token=tokens.issue_access(tenant=tenant, identity=identity, now=call.now),
+        refresh_token=tokens.issue_refresh(tenant=tenant, identity=identity, now=call.now, scope=scope),
+        token_type="Bearer",  # noqa: S106
+        expires_in=int(ACCESS_LIFE.total_seconds()),
+        user=user,
+    )
+
+
+def _identity(call: Call) -> Identity:
+    """The caller's identity as it is now; for an execution token, that of its executor."""
+    identity = call.registry.identities.by_id(call.principal.identity_id)
+    if identity is None:
+        raise NotFound.of("Identity", call.principal.identity_id)
+    _refuse_frozen(identity)
+    return identity
+
+
+def _own_account(call: Call) -> Identity:
+    """The caller's identity, to be changed: an action's token speaks for its executor, but not to change them."""
+    if call.principal.token_type != "access":  # noqa: S105
+        raise Forbidden("This takes an access token")
+    return _identity(call)
+
+
+def _refuse_frozen(identity: Identity) -> None:
+    if identity.frozen:
+        raise Forbidden("Identity is frozen")
+
+
+def _current_user(call: Call, identity: Identity) -> CurrentUserResponse:
+    local = identity.password_hash is not None
+    return CurrentUserResponse.of(
+        identity,
+        auth_provider="local",
+        is_local=True,
+        can_change_password=local,
+        effective_permissions=[
+            EffectivePermissionResponse(resource=resource, actions=actions)
+            for resource, actions in call.access.effective().items()
+        ],
+        assigned_permission_set_refs=[each.permission_set_ref for each in identity.assignments],
+    )
