@@ -5,8 +5,8 @@ tables, queues, bucket, secret, the execution plane's function, rights per funct
 pure function of Chalice's template and the code's whereabouts, and the same template goes to AWS and to an emulator;
 what differs between them is a parameter of the stack.
 
-Names in ``app.py`` carry meaning here: a function is known by its handler's name (:data:`FUNCTIONS`), and
-``on_sqs_message(queue="events")`` means this stack's events queue.
+Names in ``app.py`` carry meaning here: a function is known by the ``name=`` of its decorator (:data:`FUNCTIONS`), and
+``on_sqs_message(queue="attune-events")`` means this stack's events queue.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ CONSUMER_SECONDS: Final = 30
 HIDDEN_SECONDS: Final = 90
 API_SECONDS: Final = 29  # API Gateway gives up after that
 RUNNER_SECONDS: Final = 900  # Lambda's most
-RUNNER_EVENT_AGE_SECONDS: Final = 300  # a run that found no room for so long is reported as lost
+RUNNER_EVENT_AGE_SECONDS: Final = 60  # a run that found no room for so long comes back; less than any lease's grace
 RETENTION_DAYS: Final = 30
 RECEIVES: Final = 5  # deliveries before a message counts as dead (AWS advises at least 5)
 
@@ -65,7 +65,7 @@ class Function:
     rights: tuple[str, ...]
 
 
-# By handler name in app.py. Rights are names of statements in _statements().
+# By name in app.py. Rights are names of statements in _statements().
 FUNCTIONS: Final[Mapping[str, Function]] = {
     API: Function(512, API_SECONDS, ("data", "secret", "bucket", "send events", "send executions")),
     "rules": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "send executions")),
@@ -74,7 +74,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "tick": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "send events", "send executions")),
 }
 
-QUEUES: Final[Mapping[str, str]] = {  # short name, as app.py says it -> logical id
+QUEUES: Final[Mapping[str, str]] = {  # what follows "attune-" in app.py -> logical id
     "events": "EventsQueue",
     "executions": "ExecutionsQueue",
     "results": "ResultsQueue",
@@ -222,9 +222,9 @@ def _environment(*, with_api: bool) -> Json:
 def _function(logical_id: str, resource: Json, code: Code, scale: Scale) -> Resources:
     """A function of app.py, with its role and log group."""
     properties = resource["Properties"]
-    name = API if properties["Handler"] == "app.app" else properties["Handler"].removeprefix("app.")
+    name = API if logical_id == "APIHandler" else logical_id.lower()
     if name not in FUNCTIONS:
-        raise TemplateError(f"app.py has a handler {name!r} that infra/template.py gives no memory, time and rights")
+        raise TemplateError(f"app.py has a function {name!r} that infra/template.py gives no memory, time and rights")
     function = FUNCTIONS[name]
     events = properties.get("Events", {}).values()
     consumed = [_consume(event["Properties"], scale) for event in events if event["Type"] == "SQS"]
@@ -244,7 +244,7 @@ def _function(logical_id: str, resource: Json, code: Code, scale: Scale) -> Reso
 
 def _consume(event: Json, scale: Scale) -> str:
     """Points a trigger that names a queue at this stack's queue; returns the queue's logical id."""
-    queue = event["Queue"]["Fn::Sub"].rpartition(":")[2]
+    queue = event["Queue"]["Fn::Sub"].rpartition(":")[2].removeprefix("attune-")
     if queue not in QUEUES:
         raise TemplateError(f"app.py listens to a queue {queue!r}; infra/template.py knows {', '.join(QUEUES)}")
     event["Queue"] = _arn(QUEUES[queue])

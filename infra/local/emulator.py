@@ -8,12 +8,16 @@ import contextvars
 import functools
 import logging
 import os
+import signal
 import subprocess
+import sys
 import threading
+import time
 import types
+import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -21,6 +25,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REGION: Final = "us-east-1"
+_SAVE_SECONDS: Final = 60  # for a snapshot
 _ASYNCHRONOUS: contextvars.ContextVar[bool] = contextvars.ContextVar("asynchronous", default=False)
 
 
@@ -63,8 +68,9 @@ class Emulator:
     def _let_asynchronous_invocations_wait(self) -> None:
         """Bounds how many asynchronous invocations of one function run at once, the others waiting for their turn.
 
-        AWS keeps asynchronous events in a queue of its own while a function is at its limit. MiniStack starts a
-        process for each at once, and with a limit set reports the surplus as failed.
+        AWS keeps asynchronous events in a queue of its own while a function is at its limit, and gives up on one when
+        it gets too old. MiniStack starts a process for each at once, and with a limit set reports the surplus as
+        failed.
         """
         from ministack.services import lambda_svc  # noqa: PLC0415 - see load()
 
@@ -73,12 +79,15 @@ class Emulator:
         def execute_in_turn(function: dict[str, Any], event: Any) -> Any:
             if not _ASYNCHRONOUS.get():
                 return execute(function, event)
-            with self._turn(function):
-                _ASYNCHRONOUS.set(False)  # the emulator may call itself again for the same invocation
-                try:
-                    return execute(function, event)
-                finally:
-                    _ASYNCHRONOUS.set(True)
+            turn = self._turn(function)
+            if not turn.acquire(timeout=_event_age(function)):
+                return lambda_svc._throttle_response("EventAgeExceeded", "Rate Exceeded: the event waited too long")
+            _ASYNCHRONOUS.set(False)  # the emulator may call itself again for the same invocation
+            try:
+                return execute(function, event)
+            finally:
+                _ASYNCHRONOUS.set(True)
+                turn.release()
 
         def invoke_in_turn(function: dict[str, Any], event: Any) -> None:
             token = _ASYNCHRONOUS.set(True)
@@ -124,17 +133,45 @@ class Emulator:
         return list(lambda_svc._functions)
 
     def save(self) -> None:
-        """Writes the state as a clean stop would."""
+        """Writes the state as a clean stop would, from a snapshot of it: a forked process writes what was true at the
+        moment of the fork, while this one goes on. Does nothing where a process with threads cannot be forked safely.
+        """
+        if sys.platform != "linux":
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads: the child only reads and writes
+            child = os.fork()
+        if child == 0:
+            self._write_and_leave()
+        deadline = time.monotonic() + _SAVE_SECONDS
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:  # it waits for a lock that a thread held at the fork: the next will do
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return
+            time.sleep(0.05)
+
+    def _write_and_leave(self) -> NoReturn:
         from ministack import app  # noqa: PLC0415
         from ministack.core.persistence import save_all  # noqa: PLC0415
 
-        save_all(app._build_persistence_save_dict())
+        try:
+            logging.disable()  # its locks may be held by threads that are not here
+            save_all(app._build_persistence_save_dict())
+        finally:
+            os._exit(0)
 
     def stop_functions(self) -> None:
         """Ends the functions' processes and removes their working folders."""
         from ministack.core import lambda_runtime  # noqa: PLC0415
 
         lambda_runtime.reset()
+
+
+def _event_age(function: dict[str, Any]) -> float:
+    """Seconds an asynchronous event for ``function`` may wait (AWS: six hours unless configured)."""
+    configured = function.get("event_invoke_config") or (function.get("event_invoke_configs") or {}).get("$LATEST") or {}
+    return float(configured.get("MaximumEventAgeInSeconds") or 21_600)
 
 
 def load(environment: dict[str, str], *, runners: int) -> Emulator:

@@ -39,12 +39,18 @@ def descendants(of: int) -> set[int]:
     return found
 
 
-def reap_orphans(known: set[int]) -> None:
-    """Collects adopted processes that have ended; ``known`` are children somebody else waits for."""
-    for child in descendants(os.getpid()) - known:
+def reap_orphans(ended_before: set[int]) -> set[int]:
+    """Collects adopted processes that had ended by the previous call already, so that whoever started a process has
+    had the time to collect it. Returns those that have ended now, for the next call."""
+    ended: set[int] = set()
+    for child in descendants(os.getpid()):
         with contextlib.suppress(OSError):
             if _state(child) == "Z" and _parent(child) == os.getpid():
-                os.waitpid(child, os.WNOHANG)
+                ended.add(child)
+    for child in ended & ended_before:
+        with contextlib.suppress(OSError):
+            os.waitpid(child, os.WNOHANG)
+    return ended - ended_before
 
 
 def _fields(process: int) -> list[str]:

@@ -179,7 +179,7 @@ async def _serving(application: Any, listeners: list[socket.socket]) -> AsyncIte
     config = Config()
     config.bind = [f"fd://{listener.fileno()}" for listener in listeners]
     config.keep_alive_timeout = 75
-    config.graceful_timeout = 1
+    config.graceful_timeout = 0.3
     config.shutdown_timeout = 60
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
@@ -260,12 +260,14 @@ async def _run_elsewhere(place: Place, listeners: list[socket.socket], stop: asy
 async def _until_stopped(server: asyncio.Task[None], stop: asyncio.Event, save: Any) -> None:
     """Waits for a signal, saving the state from time to time in case there will be no clean stop."""
     stopping = asyncio.create_task(stop.wait())
+    ended: set[int] = set()
     while not stopping.done():
         done, _ = await asyncio.wait((stopping, server), timeout=_SAVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if server in done:
             raise StartError("The local web server has stopped by itself; see aws.log in the state folder.")
         if save is not None and not done:
             await asyncio.to_thread(save)
+            ended = processes.reap_orphans(ended)
 
 
 async def _run(place: Place, listeners: list[socket.socket]) -> None:
@@ -290,7 +292,8 @@ def main() -> int:
             _log_to(place.state)
             processes.adopt_orphans()
             try:
-                asyncio.run(_run(place, listeners))
+                # Not asyncio.run, which waits for every thread, and with it for clients' long polls.
+                asyncio.new_event_loop().run_until_complete(_run(place, listeners))
             finally:
                 processes.end_descendants(_STOP_SECONDS)
     except StartError as error:
@@ -300,4 +303,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the emulator's threads may still wait for something
