@@ -28,6 +28,7 @@ from chalicelib.domain.entities import (
     Sensor,
     Trigger,
 )
+from chalicelib.domain.schemas import SchemaError
 
 ComponentType: TypeAlias = (
     type[PermissionSet] | type[Runtime] | type[Trigger] | type[Action] | type[Rule] | type[Sensor]
@@ -90,12 +91,14 @@ class Component:
 @dataclass(frozen=True, slots=True)
 class PackSource:
     """A pack as its files describe it. ``fields`` are those of :class:`~chalicelib.domain.entities.Pack`; components
-    stand in the order in which they may refer to each other."""
+    stand in the order in which they may refer to each other. ``broken`` are those that a file still names but that
+    could not be read: an older version of theirs need not go."""
 
     ref: str
     fields: dict[str, Json]
     components: list[Component]
     warnings: list[Flaw]
+    broken: frozenset[tuple[ComponentType, str]] = frozenset()
 
 
 def read(files: Mapping[str, bytes]) -> PackSource:
@@ -103,7 +106,9 @@ def read(files: Mapping[str, bytes]) -> PackSource:
     warnings: list[Flaw] = []
     ref, fields = _manifest(files, warnings)
     reader = _Reader(ref, files, warnings)
-    return PackSource(ref=ref, fields=fields, components=reader.components(), warnings=warnings)
+    components = reader.components()
+    broken = frozenset(reader.broken - {(component.type, component.ref) for component in components})
+    return PackSource(ref=ref, fields=fields, components=components, warnings=warnings, broken=broken)
 
 
 # --- the manifest
@@ -166,7 +171,7 @@ def _manifest_options(document: Document, warnings: list[Flaw]) -> Iterator[tupl
             if field == "conf_schema":
                 parameters.check_schema(value)
             yield field, value
-        except (msgspec.ValidationError, parameters.SchemaError) as error:
+        except (msgspec.ValidationError, SchemaError) as error:
             reason, path = _explained(error)
             warnings.append(Flaw(MANIFEST, document.line_of(f"$.{key}{path[1:]}"), f"'{key}' is ignored: {reason}"))
 
@@ -272,6 +277,7 @@ class _Reader:
         self._files = files
         self._warnings = warnings
         self._runtimes = dict(RUNNER_TYPES)
+        self.broken: set[tuple[ComponentType, str]] = set()
 
     def components(self) -> list[Component]:
         found = [
@@ -309,6 +315,8 @@ class _Reader:
             except (msgspec.ValidationError, _BrokenError) as error:
                 reason, path = _explained(error)
                 self._warnings.append(Flaw(file, document.line_of(path), reason))
+                if isinstance(document.value, dict) and isinstance(document.value.get("ref"), str):
+                    self.broken.add((entity, self._qualified(document.value["ref"])))
         return list(found.values())
 
     def _own_ref(self, given: str, found: Mapping[str, Component]) -> str:
@@ -456,7 +464,7 @@ def _placement(given: _Placed) -> dict[str, Json]:
 def _checked_schema(key: str, schema: _Schema) -> _Schema:
     try:
         parameters.check_schema(schema)
-    except parameters.SchemaError as error:
+    except SchemaError as error:
         raise _BrokenError(f"'{key}': {error}", f"$.{key}") from None
     return schema
 

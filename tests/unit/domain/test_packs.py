@@ -294,7 +294,7 @@ def test_the_second_definition_of_a_ref_is_broken() -> None:
         ("rules__x", "ref: x\ntrigger_ref: t\naction_ref: A.b\n", 3, "lower-case"),
         ("rules__x", "ref: x\ntrigger_ref: t\naction_ref: a\nconditions: [{field: a, operator: like}]\n", 4, "like"),
         ("rules__x", "ref: x\naction_ref: a\n", 1, "missing required field `trigger_ref`"),
-        ("permission_sets__x", "ref: x\ngrants:\n- {resource: packs, actions: [read]}\n- {resource: cats}\n", 4, "grants[1]"),
+        ("permission_sets__x", "ref: x\ngrants:\n- {resource: packs, actions: []}\n- cats\n", 4, "grants[1]"),
         ("workflows__x", "ref: x\n", 1, "workflows are not installed"),
         ("queues__x", "ref: x\n", 1, "work queues are not installed"),
     ],
