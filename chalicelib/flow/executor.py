@@ -10,6 +10,7 @@ from chalicelib.domain.executions import DEFAULT_TIMEOUT, lease_until
 from chalicelib.domain.parameters import secret_names
 from chalicelib.flow.batches import each_or_all
 from chalicelib.flow.invoker import RunTooLargeError
+from chalicelib.flow.rules import seen_by_sender
 from chalicelib.flow.secrets import MissingKeyError, reveal
 from chalicelib.protocol import ExecutionRequested, Pack, Run
 from chalicelib.services import Services
@@ -35,10 +36,10 @@ def handle(services: Services, messages: Sequence[ExecutionRequested]) -> list[i
 
 
 def _start(services: Services, message: ExecutionRequested) -> None:
-    snapshot = services.snapshots.of(message.tenant, at_least=message.registry)
+    now = services.clock()
+    snapshot = seen_by_sender(services, message.tenant, message, now)
     activity = services.store.tenant(message.tenant).activity
     action = snapshot.action(message.action_ref)
-    now = services.clock()
     if action is None or (action.runtime_ref != NATIVE and action.runtime_ref not in RUNNERS):
         activity.transition(
             message.id, from_=("requested",), to="failed", result=_cannot_run(message.action_ref, action), now=now

@@ -4,7 +4,6 @@ Writes happen in an order that any crash and any redelivery leave consistent: ev
 execution in one transaction, then the messages to the executor (design §2: side effects come after the commit).
 """
 
-import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,8 +32,8 @@ class Consideration:
     execution: Execution | None = None
 
 
-def consider(snapshot: Snapshot, event: Event, rule: Rule, *, now: datetime, nonce: str) -> Consideration:
-    """What ``rule`` makes of ``event``; no side effect. ``nonce`` marks secrets and must not be guessable.
+def consider(snapshot: Snapshot, event: Event, rule: Rule, *, now: datetime) -> Consideration:
+    """What ``rule`` makes of ``event``; no side effect.
 
     The ids of the enforcement and its execution are those of the event: the store derives the real ones.
     """
@@ -51,7 +50,7 @@ def consider(snapshot: Snapshot, event: Event, rule: Rule, *, now: datetime, non
     if action is None:
         return Consideration(outcome, _enforcement(event, rule, now, error=f"action {rule.action_ref} does not exist"))
     try:
-        rendered = templates.render_with_secrets(rule.action_params, scope, nonce=nonce, missing="null")
+        rendered = templates.render_with_secrets(rule.action_params, scope, missing="null")
     except ExpressionError as error:
         return Consideration(outcome, _enforcement(event, rule, now, error=f"action_params: {error}"))
     enforcement = _enforcement(event, rule, now)
@@ -109,11 +108,11 @@ def handle(services: Services, messages: Sequence[EventAccepted]) -> list[int]:
 
 def _process(services: Services, tenant: str, messages: Sequence[EventAccepted]) -> None:
     now = services.clock()
-    snapshot = services.snapshots.of(tenant, at_least=max(message.registry for message in messages))
+    snapshot = seen_by_sender(services, tenant, max(messages, key=lambda message: message.registry), now)
     activity = services.store.tenant(tenant).activity
     events = activity.record_events([(event, str(event.id)) for event in _events(services, tenant, snapshot, messages)])
     considered = [
-        (event, rule, consider(snapshot, event, rule, now=now, nonce=secrets.token_hex(16)))
+        (event, rule, consider(snapshot, event, rule, now=now))
         for event in events
         for rule in rules_of(snapshot, event)
     ]
@@ -150,6 +149,17 @@ def _events(services: Services, tenant: str, snapshot: Snapshot, messages: Itera
             rule=rule.id if rule else None,
             rule_ref=message.rule_ref,
         )
+
+
+def seen_by_sender(
+    services: Services, tenant: str, message: EventAccepted | ExecutionRequested, now: datetime
+) -> Snapshot:
+    """The registry, as new as ``message``'s sender saw it, without a read where our own is that new.
+
+    An id holds the time at which its event or request came in, so the sender looked then or later.
+    """
+    age = (now - time_of(message.id)).total_seconds()
+    return services.snapshots.of(tenant, at_least=message.registry, age=age)
 
 
 def request_for(tenant: str, execution: Execution, registry: int) -> ExecutionRequested:
