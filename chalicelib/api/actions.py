@@ -1,0 +1,194 @@
+"""Routes of actions (contract: http-api 1.4, Actions)."""
+
+from typing import Any, Final
+
+import msgspec
+
+from chalicelib.api.action_views import (
+    ActionQuery,
+    ActionResponse,
+    ActionSearchHit,
+    ActionSearchQuery,
+    ActionSummary,
+    CreateActionRequest,
+    UpdateActionRequest,
+)
+from chalicelib.api.components import containing, is_hidden, pack_for_new, require_delegable, visible_pack
+from chalicelib.api.errors import NotFound
+from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.views import Data, Page, Success, given, patched
+from chalicelib.domain.entities import Action, Runtime
+from chalicelib.domain.parameters import check_schema
+from chalicelib.store.registry import Delete, Put
+
+DEFAULT_RUNTIME: Final = "core.shell"  # as in a pack's action.yaml (semantics §2.9)
+
+# Fields that a request sets as they are, and those that it sets or clears by {"op": ...}.
+_PLAIN: Final = (
+    "label",
+    "description",
+    "entrypoint",
+    "required_worker_runtimes",
+    "worker_selector",
+    "worker_tolerations",
+    "worker_affinity",
+    "param_schema",
+    "out_schema",
+    "accesses_mcp",
+    "default_execution_permission_set_refs",
+    "parameter_delivery",
+    "parameter_format",
+    "output_format",
+)
+_NULLABLE: Final = (
+    "runtime_version_constraint",
+    "artifact_retention_policy",
+    "artifact_retention_limit",
+    "log_retention_policy",
+    "log_retention_limit",
+)
+# Who changes one of these decides what runs.
+_DECISIVE: Final = ("entrypoint", "runtime_ref", "param_schema", "out_schema", "default_execution_permission_set_refs")
+
+
+@ROUTES.get("/api/v1/actions", needs=SIGNED_IN, returns=Page[ActionSummary], query=ActionQuery, tag="actions")
+def list_actions(call: Call) -> Page[ActionSummary]:
+    """The actions that the caller may read, by ref."""
+    actions = containing(call.readable("actions", call.registry.actions.visible()), call.query.q)
+    if call.query.executable_with_current_access:
+        actions = [each for each in actions if call.allows("actions", "execute", call.context_of(each))]
+    return Page.slice_of(actions, call.query.paging, ActionSummary.of)
+
+
+@ROUTES.get(
+    "/api/v1/actions/search",
+    needs=SIGNED_IN,
+    returns=Page[ActionSearchHit],
+    query=ActionSearchQuery,
+    tag="actions",
+    errors=(404,),
+)
+def search_actions(call: Call) -> Page[ActionSearchHit]:
+    """Actions by text, within some packs if they are named."""
+    actions = containing(call.readable("actions", call.registry.actions.visible()), call.query.q)
+    packs = [ref for each in (call.query.packs or "").split(",") if (ref := each.strip())]
+    for ref in packs:
+        visible_pack(call, ref)
+    if packs:
+        actions = [each for each in actions if each.pack_ref in packs]
+    return Page.slice_of(actions, call.query.paging, ActionSearchHit.of)
+
+
+@ROUTES.get(
+    "/api/v1/packs/{pack_ref}/actions",
+    needs=SIGNED_IN,
+    returns=Page[ActionSummary],
+    query=ActionQuery,
+    tag="actions",
+    errors=(404,),
+)
+def list_pack_actions(call: Call, pack_ref: str) -> Page[ActionSummary]:
+    """The actions of one pack."""
+    visible_pack(call, pack_ref)
+    actions = [each for each in call.registry.actions.visible() if each.pack_ref == pack_ref]
+    found = containing(call.readable("actions", actions), call.query.q)
+    return Page.slice_of(found, call.query.paging, ActionSummary.of)
+
+
+@ROUTES.post(
+    "/api/v1/actions",
+    needs=grant("actions", "create"),
+    returns=Data[ActionResponse],
+    body=CreateActionRequest,
+    status=201,
+    tag="actions",
+    errors=(404, 409),
+)
+def create_action(call: Call) -> Data[ActionResponse]:
+    """The action's code is its ``entrypoint``, run by ``runtime_ref`` (default: core.shell)."""
+    body: CreateActionRequest = call.body
+    pack = pack_for_new(call, body.ref, body.pack_ref)
+    runtime = _runtime(call, body)
+    if runtime is None and body.runtime_ref is None:
+        runtime = call.registry.runtimes.find(DEFAULT_RUNTIME)
+    action = Action(
+        id=call.services.new_id(),
+        created=call.now,
+        updated=call.now,
+        ref=body.ref,
+        pack=pack.id,
+        pack_ref=pack.ref,
+        runtime=runtime.id if runtime else None,
+        runtime_ref=runtime.ref if runtime else None,
+        timeout=body.timeout or body.timeout_seconds,
+        is_adhoc=True,
+        **given(body, *_PLAIN, *_NULLABLE),
+    )
+    call.require("actions", "create", call.context_of(action))
+    _check(call, action)
+    call.registry.commit(Put(action, new=True))
+    return Data(ActionResponse.of(action), "Action created successfully")
+
+
+@ROUTES.get("/api/v1/actions/{ref}", needs=SIGNED_IN, returns=Data[ActionResponse], tag="actions", errors=(404,))
+def get_action(call: Call, ref: str) -> Data[ActionResponse]:
+    """One action."""
+    return Data(ActionResponse.of(call.to_read("actions", "Action", ref, call.registry.actions.find(ref))))
+
+
+@ROUTES.put(
+    "/api/v1/actions/{ref}",
+    needs=grant("actions", "update"),
+    returns=Data[ActionResponse],
+    body=UpdateActionRequest,
+    tag="actions",
+    errors=(404, 409),
+)
+def update_action(call: Call, ref: str) -> Data[ActionResponse]:
+    """Change an action. Whoever changes what it does must have the permissions that it runs with."""
+    body: UpdateActionRequest = call.body
+    current = call.to_write("actions", "update", "Action", ref, call.registry.actions.find(ref))
+    changes = given(body, *_PLAIN)
+    changes |= {name: patched(getattr(body, name), getattr(current, name)) for name in _NULLABLE}
+    runtime = _runtime(call, body)
+    if runtime is not None:
+        changes |= {"runtime": runtime.id, "runtime_ref": runtime.ref}
+    timeout = body.timeout or body.timeout_seconds or current.timeout
+    action = msgspec.structs.replace(current, **changes, timeout=timeout, updated=call.now)
+    if any(getattr(action, name) != getattr(current, name) for name in _DECISIVE):
+        _check(call, action)
+    call.registry.commit(Put(action))
+    return Data(ActionResponse.of(action), "Action updated successfully")
+
+
+@ROUTES.delete(
+    "/api/v1/actions/{ref}", needs=grant("actions", "delete"), returns=Success, tag="actions", errors=(404, 409)
+)
+def delete_action(call: Call, ref: str) -> Success:
+    """Rules that name the action keep its ref and lose its id (semantics §1)."""
+    call.to_write("actions", "delete", "Action", ref, call.registry.actions.find(ref))
+    orphans: list[Any] = [
+        Put(msgspec.structs.replace(rule, action=None))
+        for rule in call.registry.rules.list()
+        if rule.action_ref == ref and rule.action is not None
+    ]
+    call.registry.commit(Delete("action", ref), *orphans)
+    return Success(f"Action '{ref}' deleted successfully")
+
+
+def _check(call: Call, action: Action) -> None:
+    check_schema(action.param_schema)
+    check_schema(action.out_schema)
+    require_delegable(call, action.default_execution_permission_set_refs)
+
+
+def _runtime(call: Call, body: CreateActionRequest | UpdateActionRequest) -> Runtime | None:
+    """The runtime that a request names by ref or id; NotFound for one that does not exist."""
+    if body.runtime_ref is None and body.runtime is None:
+        return None
+    runtimes = call.registry.runtimes
+    wanted = body.runtime if body.runtime_ref is None else body.runtime_ref
+    found = runtimes.find(wanted) if isinstance(wanted, str) else runtimes.by_id(wanted or 0)
+    if found is None or is_hidden(call, call.pack(found.pack_ref)):
+        raise NotFound.of("Runtime", wanted)
+    return found

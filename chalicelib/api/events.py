@@ -1,0 +1,110 @@
+"""Routes of events (contract: http-api 1.4, Events)."""
+
+import time
+from datetime import timedelta
+from typing import Final
+
+from chalicelib.api.components import is_hidden
+from chalicelib.api.errors import Forbidden, NotFound, ValidationFailed
+from chalicelib.api.event_views import CreateEventRequest, EventQuery, EventResponse, EventSummary
+from chalicelib.api.idempotency import key_of
+from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.row_access import row_filter
+from chalicelib.api.views import Data, Page
+from chalicelib.domain.entities import Event, Trigger
+from chalicelib.domain.ids import time_of
+from chalicelib.flow.intake import accept_event
+from chalicelib.store import listing
+
+# An event's id is told as soon as its message is durable; its row follows within a fraction of a second.
+_SETTLED: Final = timedelta(seconds=3)
+_PAUSE: Final = 0.05  # seconds between two looks
+
+
+@ROUTES.get("/api/v1/events", needs=grant("events", "read"), returns=Page[EventSummary], query=EventQuery, tag="events")
+def list_events(call: Call) -> Page[EventSummary]:
+    """Events, newest first."""
+    query: EventQuery = call.query
+    wanted = listing.EventFilter(
+        trigger=query.trigger,
+        trigger_ref=query.trigger_ref,
+        rule_ref=query.rule_ref,
+        source=query.source,
+        **row_filter(call, "events"),
+    )
+    paging = query.paging
+    found = call.activity.events(wanted, listing.Page(paging.number, paging.size, query.include_total))
+    items = [EventSummary.of(event) for event in found.items]
+    return Page.part(items, paging, total=found.total, has_next=found.has_next)
+
+
+@ROUTES.get(
+    "/api/v1/events/{event_id}",
+    needs=grant("events", "read"),
+    returns=Data[EventResponse],
+    tag="events",
+    errors=(404,),
+)
+def get_event(call: Call, event_id: int) -> Data[EventResponse]:
+    """One event with its payload."""
+    event = _settled(call, event_id)
+    if event is None:
+        raise NotFound.of("Event", event_id)
+    call.require("events", "read", call.context_of(event))
+    return Data(EventResponse.of(event))
+
+
+@ROUTES.post(
+    "/api/v1/events",
+    needs=SIGNED_IN,
+    returns=Data[EventResponse],
+    body=CreateEventRequest,
+    status=201,
+    tag="events",
+    errors=(404,),
+)
+def create_event(call: Call) -> Data[EventResponse]:
+    """Report that something happened: for sensors, executions and workers, not for people (403). An ``Idempotency-Key``
+    that was used within a day gives the first event again."""
+    body: CreateEventRequest = call.body
+    if call.principal.token_type == "access":  # noqa: S105
+        raise Forbidden("Events are created by sensors, executions and workers; an access token may not")
+    trigger = _trigger(call, body.trigger_ref or body.trigger_type)
+    sensor = call.registry.sensors.find(call.principal.login) if call.principal.token_type == "sensor" else None  # noqa: S105
+    event = accept_event(
+        call.services,
+        call.tenant,
+        trigger,
+        payload=body.payload,
+        config=body.config,
+        source=sensor.id if sensor else None,
+        source_ref=sensor.ref if sensor else None,
+        idempotency_key=key_of(call),
+    )
+    return Data(EventResponse.of(event), "Event created successfully")
+
+
+def _trigger(call: Call, ref: str | None) -> Trigger:
+    """The trigger to report to. Raises ValidationFailed, NotFound, or Forbidden for a trigger that the sensor does not
+    serve."""
+    if ref is None:
+        raise ValidationFailed("'trigger_ref': Missing required field", {"path": "trigger_ref"})
+    trigger = call.registry.triggers.find(ref)
+    if trigger is None or is_hidden(call, call.pack(trigger.pack_ref)):
+        raise NotFound.of("Trigger", ref)
+    served = (call.principal.metadata or {}).get("trigger_types")
+    if call.principal.token_type == "sensor" and served is not None and ref not in served:  # noqa: S105
+        raise Forbidden(f"This sensor's token is not for trigger '{ref}'")
+    return trigger
+
+
+def _settled(call: Call, event_id: int) -> Event | None:
+    """The event; for an id given out a moment ago, as soon as it is stored."""
+    event = call.activity.get_event(event_id)
+    accepted = time_of(event_id)
+    if event is not None or accepted > call.now:
+        return event
+    while event is None and call.services.clock() - accepted < _SETTLED:
+        time.sleep(_PAUSE)
+        event = call.activity.get_event(event_id)
+    return event
