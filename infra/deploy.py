@@ -239,7 +239,7 @@ def write_keys(secret: str) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--slim", action="store_true", help="leave the packages out: the emulator's interpreter has them")
+    parser.add_argument("--slim", action="store_true", help="without packages: the emulator's interpreter has them")
     parser.add_argument("--outputs", type=Path, help="write the stack's outputs to this file as JSON")
     return parser
 
@@ -270,7 +270,7 @@ def main() -> int:
 def _bootstrap(target: Target, outputs: Mapping[str, str]) -> None:
     print("loading packs/core", flush=True)
     os.environ.update(template.environment_of(outputs))
-    from infra import bootstrap  # noqa: PLC0415 - it opens the services that the environment names
+    from infra import bootstrap
 
     bootstrap.prepare(package.ROOT / "packs" / "core", target.administrator)
 

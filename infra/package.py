@@ -27,7 +27,7 @@ CONTROL_SOURCES: Final = ("app.py", "chalicelib")
 RUNNER_SOURCES: Final = ("runners", "chalicelib/__init__.py", "chalicelib/protocol.py")
 
 # Of botocore's 400 service descriptions, 24 MB, the planes use these.
-_CONTROL_SERVICES: Final = ("apigatewaymanagementapi", "dynamodb", "ecs", "lambda", "s3", "secretsmanager", "sqs", "sts")
+_CONTROL_SERVICES: Final = ("apigatewaymanagementapi", "dynamodb", "ecs", "lambda", "s3", "secretsmanager", "sqs")
 _RUNNER_SERVICES: Final = ("sqs",)
 _NEVER_NEEDED: Final = ("*/tests/*", "*/test/*", "*.dist-info/RECORD", "*.pyx", "*.pxd", "*.c", "*.h", "bin/*")
 
@@ -172,7 +172,7 @@ def _installed(lock: Path, architecture: str) -> Path:
     unfinished = target.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-compile"]
-    command += ["--only-binary=:all:", "--implementation", "cp", "--target", str(unfinished), "--requirement", str(lock)]
+    command += ["--only-binary=:all:", "--implementation", "cp", "--target", str(unfinished), "-r", str(lock)]
     for libc in ("manylinux_2_28", "manylinux_2_17", "manylinux2014"):  # Lambda runs Amazon Linux 2023: glibc 2.34
         command += ["--platform", f"{libc}_{machine}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603

@@ -292,7 +292,7 @@ def _statements() -> dict[str, Json]:
     table_arns: list[Json] = []
     for table in tables.RESOURCES:
         table_arns += [_arn(table), {"Fn::Sub": f"${{{table}.Arn}}/index/*"}]
-    data = ("GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem", "ConditionCheckItem", "DescribeTable")
+    data = ("GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem", "ConditionCheckItem")
     return {
         "data": _allow([f"dynamodb:{action}" for action in data], *table_arns),
         "secret": _allow(["secretsmanager:GetSecretValue"], {"Ref": "Secret"}),
@@ -362,7 +362,7 @@ def _storage() -> Resources:
             "DeletionPolicy": "Retain",
             "UpdateReplacePolicy": "Retain",
             "Properties": {
-                "Description": "Attune's signing and master keys. The deployment writes them once; see docs/operating.md.",
+                "Description": "Signing and master keys. The deployment writes them once; see docs/operating.md.",
                 "GenerateSecretString": {"SecretStringTemplate": "{}", "GenerateStringKey": "unset"},
             },
         },

@@ -72,7 +72,7 @@ class Emulator:
         it gets too old. MiniStack starts a process for each at once, and with a limit set reports the surplus as
         failed.
         """
-        from ministack.services import lambda_svc  # noqa: PLC0415 - see load()
+        from ministack.services import lambda_svc  # imports of the emulator are late: see load()
 
         execute, invoke_asynchronously = lambda_svc._execute_function, lambda_svc.invoke_async_with_retry
 
@@ -106,7 +106,7 @@ class Emulator:
 
     def _keep_signals_from_functions(self) -> None:
         """Gives functions a session of their own: Ctrl-C in the terminal is for the stack, which ends them in order."""
-        from ministack.core import lambda_runtime  # noqa: PLC0415 - see load()
+        from ministack.core import lambda_runtime
 
         started_apart = functools.partial(subprocess.Popen, start_new_session=True)
         lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": started_apart})
@@ -116,8 +116,8 @@ class Emulator:
 
         Raises RuntimeError with the reason when its module cannot be imported.
         """
-        from ministack.core import lambda_runtime  # noqa: PLC0415
-        from ministack.services import lambda_svc  # noqa: PLC0415
+        from ministack.core import lambda_runtime
+        from ministack.services import lambda_svc
 
         record = lambda_svc._functions[function]
         worker, _ = lambda_runtime.acquire_worker(function, record["config"], record["code_zip"])
@@ -128,7 +128,7 @@ class Emulator:
 
     def functions(self) -> list[str]:
         """Names of the deployed functions."""
-        from ministack.services import lambda_svc  # noqa: PLC0415
+        from ministack.services import lambda_svc
 
         return list(lambda_svc._functions)
 
@@ -152,8 +152,8 @@ class Emulator:
             time.sleep(0.05)
 
     def _write_and_leave(self) -> NoReturn:
-        from ministack import app  # noqa: PLC0415
-        from ministack.core.persistence import save_all  # noqa: PLC0415
+        from ministack import app
+        from ministack.core.persistence import save_all
 
         try:
             logging.disable()  # its locks may be held by threads that are not here
@@ -163,22 +163,23 @@ class Emulator:
 
     def stop_functions(self) -> None:
         """Ends the functions' processes and removes their working folders."""
-        from ministack.core import lambda_runtime  # noqa: PLC0415
+        from ministack.core import lambda_runtime
 
         lambda_runtime.reset()
 
 
 def _event_age(function: dict[str, Any]) -> float:
     """Seconds an asynchronous event for ``function`` may wait (AWS: six hours unless configured)."""
-    configured = function.get("event_invoke_config") or (function.get("event_invoke_configs") or {}).get("$LATEST") or {}
+    by_qualifier = function.get("event_invoke_configs") or {}
+    configured = function.get("event_invoke_config") or by_qualifier.get("$LATEST") or {}
     return float(configured.get("MaximumEventAgeInSeconds") or 21_600)
 
 
 def load(environment: dict[str, str], *, runners: int) -> Emulator:
     """Imports the emulator with ``environment`` set. ``runners``: actions that may run at once."""
     os.environ.update(environment)
-    from ministack import app  # noqa: PLC0415 - reads its environment while it is imported
-    from ministack.core import hypercorn_compat  # noqa: PLC0415
+    from ministack import app
+    from ministack.core import hypercorn_compat
 
     hypercorn_compat.install()
     logging.getLogger("ministack").setLevel(environment["LOG_LEVEL"])

@@ -19,7 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _STARTING: Final = b'{"error": "Attune is starting", "code": "SERVICE_UNAVAILABLE"}'
-_HOP_BY_HOP: Final = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"content-length", b"host"))
+_HOP_BY_HOP: Final = (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"content-length", b"host")
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,19 +50,18 @@ class Front:
         if scope["type"] == "lifespan" or scope["server"][1] != self._port:
             await self._emulator(scope, receive, send)
         elif scope["type"] == "websocket":
-            api = self.websocket_api if scope["path"] == "/ws" else None
-            await self._pass(_prefixed(scope, api, path=""), receive, send) if api else await _refuse(scope, receive, send)
+            if self.websocket_api is None or scope["path"] != "/ws":
+                await _refuse(scope, receive, send)
+            else:
+                await self._emulator(_prefixed(scope, self.websocket_api, path=""), receive, send)
         elif self.rest_api is None:
             await _refuse(scope, receive, send)
         else:
             async with self._room:
-                await self._pass(_prefixed(scope, self.rest_api, path=scope["path"]), receive, send)
-
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._emulator(scope, receive, send)
+                await self._emulator(_prefixed(scope, self.rest_api, path=scope["path"]), receive, send)
 
 
-def _prefixed(scope: Scope, api: str | None, path: str) -> Scope:
+def _prefixed(scope: Scope, api: str, path: str) -> Scope:
     prefix = f"/_aws/execute-api/{api}/{STAGE}"
     raw = prefix.encode() + (scope.get("raw_path") or path.encode()) if path else prefix.encode()
     return {**scope, "path": prefix + path, "raw_path": raw}

@@ -70,6 +70,13 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     return int(given)
 
 
+def _count(name: str, default: int) -> int:
+    given = os.environ.get(name) or str(default)
+    if not given.isdigit() or int(given) < 1:
+        raise StartError(f"{name} must be a number from 1, not {given!r}.")
+    return int(given)
+
+
 def _listen(bind: str, port: int, variable: str) -> socket.socket:
     """A listening socket, held from now on, so that nobody takes the port while the stack starts."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -80,9 +87,11 @@ def _listen(bind: str, port: int, variable: str) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise StartError(f"Port {port} is taken by another program: stop it, or choose another one with {variable}.") from error
+            raise StartError(
+                f"Port {port} is taken by another program: stop that, or choose another with {variable}."
+            ) from error
         raise StartError(f"Port {port} of {bind} cannot be used: {error.strerror} (see {variable}).") from error
-    listener.setblocking(False)
+    listener.settimeout(0)
     return listener
 
 
@@ -93,7 +102,7 @@ def _claimed(state: Path) -> Any:
         state.mkdir(parents=True, exist_ok=True)
         lock = (state / "lock").open("a+")
     except OSError as error:
-        raise StartError(f"The state folder {state} cannot be used: {error.strerror} (see ATTUNE_STATE_DIR).") from error
+        raise StartError(f"The folder {state} cannot be used: {error.strerror} (see ATTUNE_STATE_DIR).") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,8 +182,8 @@ def _say(what: str) -> None:
 @contextlib.asynccontextmanager
 async def _serving(application: Any, listeners: list[socket.socket]) -> AsyncIterator[asyncio.Task[None]]:
     """Serves ``application`` on the listeners; at the end lets it finish (the emulator saves its state then)."""
-    from hypercorn.asyncio import serve  # noqa: PLC0415 - after the emulator has set it up
-    from hypercorn.config import Config  # noqa: PLC0415
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
 
     config = Config()
     config.bind = [f"fd://{listener.fileno()}" for listener in listeners]
@@ -185,7 +194,7 @@ async def _serving(application: Any, listeners: list[socket.socket]) -> AsyncIte
     config.errorlog = logging.getLogger("hypercorn.error")
     config.h11_max_incomplete_size = 64 * 1024
     ended = asyncio.Event()
-    server = asyncio.create_task(serve(application, config, shutdown_trigger=ended.wait))  # type: ignore[arg-type]
+    server = asyncio.create_task(serve(application, config, shutdown_trigger=ended.wait))
     try:
         yield server
     finally:
@@ -201,7 +210,7 @@ def _log_to(state: Path) -> None:
 
 def _summary(place: Place, outputs: Mapping[str, str], aws: str) -> str:
     login = os.environ.get("ATTUNE_ADMIN_LOGIN") or "test@attune.local"
-    password = "(ATTUNE_ADMIN_PASSWORD)" if os.environ.get("ATTUNE_ADMIN_PASSWORD") else "TestPass123!"  # noqa: S105
+    password = "(ATTUNE_ADMIN_PASSWORD)" if os.environ.get("ATTUNE_ADMIN_PASSWORD") else "TestPass123!"
     credentials = json.dumps({"login": login, "password": "…" if password.startswith("(") else password})
     return f"""
   API        {place.url}/api/v1      documentation {place.url}/docs
@@ -216,13 +225,13 @@ def _summary(place: Place, outputs: Mapping[str, str], aws: str) -> str:
 
 
 async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyncio.Event) -> None:
-    from infra.local import emulator, front  # noqa: PLC0415 - imports take a second; ports are checked before
+    from infra.local import emulator, front
 
     _say("starting the embedded AWS")
     environment = emulator.settings(port=place.aws_port, state=place.state, bind=place.bind)
     cores = os.cpu_count() or 2
-    embedded = emulator.load(environment, runners=int(os.environ.get("ATTUNE_RUNNERS") or max(8, 4 * cores)))
-    web = front.Front(embedded.application, place.port, width=int(os.environ.get("ATTUNE_API_WIDTH") or max(4, 2 * cores)))
+    embedded = emulator.load(environment, runners=_count("ATTUNE_RUNNERS", max(8, 4 * cores)))
+    web = front.Front(embedded.application, place.port, width=_count("ATTUNE_API_WIDTH", max(4, 2 * cores)))
     async with _serving(web, listeners) as server:
         outputs = await _deploy(place, stop, slim=True)
         if outputs is not None:
@@ -242,7 +251,7 @@ async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyn
 
 
 async def _run_elsewhere(place: Place, listeners: list[socket.socket], stop: asyncio.Event) -> None:
-    from infra.local import front  # noqa: PLC0415
+    from infra.local import front
 
     endpoint = str(place.endpoint)
     _say(f"deploying to {endpoint}")
