@@ -16,7 +16,23 @@ from chalice.app import Chalice
 from chalice.app import Request as ChaliceRequest
 from chalice.app import Response as ChaliceResponse
 
-from chalicelib.api import access, auth, docs_page, health, keys, openapi, runtimes  # noqa: F401
+from chalicelib.api import (  # noqa: F401  # importing a resource puts its routes into the table
+    access,
+    actions,
+    auth,
+    docs_page,
+    enforcements,
+    events,
+    executions,
+    health,
+    keys,
+    openapi,
+    packs,
+    rules,
+    runtimes,
+    triggers,
+    webhooks,
+)
 from chalicelib.api.errors import (
     ApiError,
     BadRequest,
@@ -31,9 +47,9 @@ from chalicelib.api.routing import ROUTES, Call, Form, Request, Requirement, Res
 from chalicelib.api.views import Raw, query_of
 from chalicelib.domain.criteria import CriteriaError
 from chalicelib.domain.expressions import ExpressionError
-from chalicelib.domain.parameters import SchemaError
 from chalicelib.domain.permissions import Access
 from chalicelib.domain.refs import RefError
+from chalicelib.domain.schemas import SchemaError
 from chalicelib.log import logger
 from chalicelib.security.tokens import Principal
 from chalicelib.services import Services

@@ -2,7 +2,7 @@
 
 from io import BytesIO
 
-import multipart
+import multipart  # type: ignore[import-untyped]  # it ships no type information
 
 from chalicelib.api.errors import BadRequest
 from chalicelib.api.routing import Form, Upload
