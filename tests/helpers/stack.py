@@ -21,6 +21,7 @@ from helpers.polling import wait_for
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 180  # a first start also builds the virtual environment (issue 2: under 90 s)
 STOP_TIMEOUT = 60
+DEFAULT_AWS_URL = "http://127.0.0.1:4566"
 ADMIN_LOGIN = os.environ.get("ATTUNE_ADMIN_LOGIN", "test@attune.local")
 ADMIN_PASSWORD = os.environ.get("ATTUNE_ADMIN_PASSWORD", "TestPass123!")
 
@@ -31,10 +32,13 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class Stack:
-    """``url`` of the API; ``pid`` of ``make run`` when it is ours, else None."""
+    """``url`` of the API, ``aws_url`` of the AWS it runs on; when it is ours, ``pid`` of ``make run`` and the folder
+    that ``POST /packs/register`` may read."""
 
     url: str
+    aws_url: str
     pid: int | None = None
+    packs_dir: Path | None = None
 
     @property
     def is_local(self) -> bool:
@@ -53,7 +57,7 @@ def running_stack() -> Iterator[Stack]:
     """The platform, for as long as the context lasts."""
     existing = os.environ.get("ATTUNE_API_URL")
     if existing:
-        yield Stack(existing.rstrip("/"))
+        yield Stack(existing.rstrip("/"), os.environ.get("AWS_ENDPOINT_URL", DEFAULT_AWS_URL))
         return
     state = Path(tempfile.mkdtemp(prefix="attune-test-"))
     try:
@@ -66,11 +70,15 @@ def running_stack() -> Iterator[Stack]:
 @contextlib.contextmanager
 def _own_stack(state: Path) -> Iterator[Stack]:
     port, aws_port = free_ports(2)
+    packs_dir = state / "packs"
+    packs_dir.mkdir()
     environment = {
         **os.environ,
         "ATTUNE_PORT": str(port),
         "ATTUNE_AWS_PORT": str(aws_port),
         "ATTUNE_STATE_DIR": str(state),
+        "ATTUNE_PACKS_DIR": str(packs_dir),
+        "ATTUNE_SELF_REGISTRATION": "on",
         "ATTUNE_ADMIN_LOGIN": ADMIN_LOGIN,
         "ATTUNE_ADMIN_PASSWORD": ADMIN_PASSWORD,
     }
@@ -89,7 +97,8 @@ def _own_stack(state: Path) -> Iterator[Stack]:
     try:
         url = wait_for(lambda: _ready_url(process, log_path), timeout=START_TIMEOUT, what="`make run` to be ready")
         assert url is not None
-        yield Stack(url, process.pid)
+        aws_url = os.environ.get("AWS_ENDPOINT_URL", f"http://127.0.0.1:{aws_port}")
+        yield Stack(url, aws_url, process.pid, packs_dir)
     finally:
         _stop(process)
         log_path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import pytest
 from helpers.client import ApiError, AttuneClient, Json
 from helpers.fixtures import pack_archive, tar_gz, unique_ref
 from helpers.polling import wait_for_execution_status
+from helpers.stack import Stack
 
 pytestmark = [pytest.mark.tier1, pytest.mark.packs]
 
@@ -151,6 +152,31 @@ def test_broken_component_is_named_and_the_rest_installed(client: AttuneClient) 
     assert named["actions/bad.yaml"]["line"] in {1, 2}
     good = client.execute(f"{pack}.good")
     assert wait_for_execution_status(client, good["id"], "succeeded")["result"]["stdout"] == "good\n"
+    client.delete_pack(pack)
+
+
+def test_register_from_a_folder(stack: Stack, client: AttuneClient) -> None:
+    """Folders below the one that the operator lends, and no others."""
+    if stack.packs_dir is None:
+        pytest.skip("only a stack of this session's own lends a folder")
+    pack = unique_ref("folder")
+    actions = stack.packs_dir / pack / "actions"
+    actions.mkdir(parents=True)
+    (actions.parent / "pack.yaml").write_text(manifest(pack))
+    (actions / "run.yaml").write_text(action_yaml(f"{pack}.run", "run.sh", "shell"))
+    (actions / "run.sh").write_text("echo registered\n")
+
+    registered = client.data("POST", "packs/register", json={"path": str(actions.parent)})
+    again = client.request("POST", "packs/register", json={"path": str(actions.parent)})
+    elsewhere = client.request("POST", "packs/register", json={"path": "/etc"})
+    climbing = client.request("POST", "packs/register", json={"path": f"{stack.packs_dir}/../../etc"})
+
+    assert registered["ref"] == pack
+    assert again.status_code == 409
+    assert elsewhere.status_code == 400
+    assert climbing.status_code == 400
+    run = client.execute(f"{pack}.run")
+    assert wait_for_execution_status(client, run["id"], "succeeded")["result"]["stdout"] == "registered\n"
     client.delete_pack(pack)
 
 

@@ -1,0 +1,91 @@
+"""The benchmarks' command line."""
+
+import argparse
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from helpers.client import AttuneClient
+from helpers.stack import Stack, running_stack
+
+from bench import budgets, report, throughput
+from bench.pipeline import open_pipeline
+from bench.workload import Workload, create_workload
+
+CONCURRENCIES = (1, 8, 32)
+
+
+class Machine(msgspec.Struct, kw_only=True):
+    """Where the timed part was measured."""
+
+    processors: int | None = msgspec.field(default_factory=os.cpu_count)
+    architecture: str = msgspec.field(default_factory=platform.machine)
+    python: str = msgspec.field(default_factory=platform.python_version)
+    memory_gb: float = msgspec.field(default_factory=lambda: round(psutil.virtual_memory().total / 2**30, 1))
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """What ``--output`` holds."""
+
+    machine: Machine
+    counted: budgets.Counted | None = None
+    throughput: list[throughput.Measurement] = []
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0 when every budget holds, else 1."""
+    options = _parser().parse_args(arguments)
+    results = Results(machine=Machine())
+    print(
+        "starting the platform" if not os.environ.get("ATTUNE_API_URL") else "using the platform that runs", flush=True
+    )
+    with running_stack() as stack, stack.sign_in() as client:
+        workload = create_workload(client)
+        if options.only != "throughput":
+            results.counted = _count(stack, client, workload)
+            print(f"\n{report.budgets(results.counted)}\n", flush=True)
+        if options.only != "budgets":
+            results.throughput = _time(stack, client, workload, options.posts)
+            print(f"\n{report.throughput(results.throughput)}\n", flush=True)
+        client.delete_pack(workload.pack)
+    options.output.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    print(f"written to {options.output}")
+    return 0 if results.counted is None or all(each.holds for each in results.counted.budgets) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Attune's benchmarks.")
+    parser.add_argument("--only", choices=("budgets", "throughput"), help="one of the two parts")
+    parser.add_argument("--output", type=Path, default=Path("bench.json"), help="where the JSON goes")
+    parser.add_argument("--posts", type=int, help="posts per measurement, instead of the usual number")
+    return parser
+
+
+def _count(stack: Stack, client: AttuneClient, workload: Workload) -> budgets.Counted:
+    with tempfile.TemporaryFile("w+") as log:
+        try:
+            with open_pipeline(stack.aws_url, log) as pipeline:
+                return budgets.measure(client, workload, pipeline)
+        except RuntimeError as error:
+            raise SystemExit(f"{error}; the functions said:\n{_end_of(log)}") from error
+
+
+def _end_of(log: Any) -> str:
+    log.seek(0)
+    return str(log.read()[-4000:])
+
+
+def _time(stack: Stack, client: AttuneClient, workload: Workload, posts: int | None) -> list[throughput.Measurement]:
+    measurements = []
+    for line in workload.lines:
+        throughput.measure(client, line, 8, None, 40)  # warm
+        for concurrency in CONCURRENCIES:
+            count = posts or throughput.POSTS[concurrency]
+            measurements.append(throughput.measure(client, line, concurrency, stack.pid, count))
+            print(f"  {line.kind}, {concurrency} at a time: {measurements[-1].per_second:.1f}/s", flush=True)
+    return measurements
