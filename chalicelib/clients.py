@@ -95,6 +95,8 @@ def _config(service: str) -> Config:
         read_timeout=10,
         max_pool_connections=32,
         parameter_validation=False,
+        # botocore would put its own together anew for every call, at 0.1 ms each.
+        user_agent="attune-serverless",
         retries={"mode": "standard", "total_max_attempts": 4},
         tcp_keepalive=True,
         s3={"addressing_style": "path"} if service == "s3" and _emulated() else None,

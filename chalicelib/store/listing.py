@@ -187,9 +187,10 @@ class Listing:
         return self._all(rows.EXECUTION, _executions_like(wanted))
 
     def _page(self, kind: str, wanted: Any, page: Page, source: "_Source[T]") -> Slice[T]:
-        cursor_key = (self._tenant, kind, wanted, page.size)
+        # What one caller may see ends its pages elsewhere than what another may.
+        cursor_key = (self._tenant, kind, wanted, page.size) if wanted.allowed is _anyone else None
         skipped = (page.number - 1) * page.size
-        before = self._cursors.after(cursor_key, page.number)
+        before = None if cursor_key is None else self._cursors.after(cursor_key, page.number)
         if before is not None or page.number == 1:
             matching = self._matching(kind, source, before, page.size + 1)
         elif source.matches is None:
@@ -199,7 +200,7 @@ class Listing:
             matching = islice(self._matching(kind, source, None, _BATCH), skipped, None)
         found = list(islice(matching, page.size + 1))
         items, has_next = found[: page.size], len(found) > page.size
-        if has_next:
+        if has_next and cursor_key is not None:
             self._cursors.keep(cursor_key, page.number + 1, items[-1].id)
         total = None
         if page.total:
