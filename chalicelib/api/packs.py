@@ -1,10 +1,14 @@
-"""Routes of packs (contract: http-api 1.4, Packs): by API, by upload, and from the deployment's own disk."""
+"""Routes of packs (contract: http-api 1.4, Packs): by API, by upload, and from the deployment's own disk.
+
+What installs packs is imported where it is used: reading YAML and archives costs a cold start 30 ms that few requests
+have a use for.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import UNSET, field
@@ -28,12 +32,12 @@ from chalicelib.api.views import (
     patched,
 )
 from chalicelib.domain import parameters, refs
-from chalicelib.domain.archives import ArchiveError
 from chalicelib.domain.entities import Pack
-from chalicelib.domain.packs import Flaw, PackError
-from chalicelib.flow import packs as flow
-from chalicelib.flow.packs import Installed
+from chalicelib.domain.flaws import Flaw
 from chalicelib.store.registry import Put
+
+if TYPE_CHECKING:
+    from chalicelib.flow.packs import Installed
 
 HIDDEN = "********"
 NOT_STANDARD = "; standard packs are the platform's own, so it is visible in this tenant only"
@@ -188,6 +192,8 @@ def update_pack(call: Call, ref: str) -> Data[PackResponse]:
 @ROUTES.delete("/api/v1/packs/{ref}", needs=grant("packs", "delete"), returns=Success, tag="packs", errors=(404, 409))
 def delete_pack(call: Call, ref: str) -> Success:
     """The pack goes with all its components and keys; rules of other packs keep the refs they name."""
+    from chalicelib.flow import packs as flow
+
     flow.delete(call.services, call.tenant, _writable(call, ref, "delete"))
     return Success(f"Pack '{ref}' deleted successfully")
 
@@ -225,6 +231,8 @@ def upload_pack(call: Call) -> Data[PackInstallResponse]:
 )
 def register_pack(call: Call) -> Data[PackResponse]:
     """A folder within the deployment's own packs folder, where it has one."""
+    from chalicelib.flow import packs as flow
+
     body: RegisterPackRequest = call.body
     with _refusals():
         files = flow.read_directory(_folder(call, body.path))
@@ -233,7 +241,9 @@ def register_pack(call: Call) -> Data[PackResponse]:
     return Data(shown, _installed_message(installed))
 
 
-def _install(call: Call, content: bytes | dict[str, bytes], *, force: bool, strict: bool) -> Installed:
+def _install(call: Call, content: bytes | dict[str, bytes], *, force: bool, strict: bool) -> "Installed":
+    from chalicelib.flow import packs as flow
+
     with _refusals():
         return flow.install(
             call.services,
@@ -249,6 +259,10 @@ def _install(call: Call, content: bytes | dict[str, bytes], *, force: bool, stri
 @contextmanager
 def _refusals() -> Iterator[None]:
     """What can be wrong with a pack, as the wire says it."""
+    from chalicelib.domain.archives import ArchiveError
+    from chalicelib.domain.packs import PackError
+    from chalicelib.flow import packs as flow
+
     try:
         yield
     except ArchiveError as error:
@@ -293,6 +307,6 @@ def _shown(call: Call, pack: Pack, **computed: Any) -> PackResponse:
     return PackResponse.of(pack, config=config, **{"warnings": None, **computed})
 
 
-def _installed_message(installed: Installed) -> str:
+def _installed_message(installed: "Installed") -> str:
     left_out = f", with {len(installed.warnings)} warning(s)" if installed.warnings else ""
     return f"Pack '{installed.pack.ref}' installed{left_out}"

@@ -14,7 +14,8 @@ import msgspec
 
 from chalicelib.domain import parameters
 from chalicelib.domain.entities import Action, Json, Pack, PermissionSet, Rule, Runtime, Sensor, Trigger
-from chalicelib.domain.packs import WITHOUT_FILE, Component, ComponentType, Flaw, PackSource
+from chalicelib.domain.flaws import Flaw
+from chalicelib.domain.packs import WITHOUT_FILE, Component, ComponentType, PackSource
 
 Owned: TypeAlias = PermissionSet | Runtime | Trigger | Action | Rule | Sensor
 Name: TypeAlias = tuple[ComponentType, str]  # a kind and a ref

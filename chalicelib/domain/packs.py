@@ -28,6 +28,7 @@ from chalicelib.domain.entities import (
     Sensor,
     Trigger,
 )
+from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.schemas import SchemaError
 
 ComponentType: TypeAlias = (
@@ -55,14 +56,6 @@ RUNNER_TYPES: Final[Mapping[str, str]] = {
 WITHOUT_FILE: Final = frozenset(
     {"core.native", "core.http", "core.container"}
 )  # their entry point is no file of the pack
-
-
-class Flaw(msgspec.Struct, frozen=True):
-    """Something in a pack that was not taken as it stands; ``line`` counts from 1."""
-
-    file: str
-    line: int
-    reason: str
 
 
 class PackError(Exception):

@@ -28,8 +28,9 @@ from chalicelib.domain.entities import (
     Trigger,
     Visibility,
 )
+from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.installation import OWNED, Owned, Present
-from chalicelib.domain.packs import Component, ComponentType, Flaw, PackSource
+from chalicelib.domain.packs import Component, ComponentType, PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
@@ -150,7 +151,7 @@ def delete(services: Services, tenant: str, pack: Pack) -> None:
     Its archives stay in the bucket: runs that have begun still fetch them.
     """
     registry = services.store.tenant(tenant).registry
-    owned = [entity for kind in OWNED for entity in _all(registry, kind) if entity.pack_ref == pack.ref]
+    owned = [entity for kind in OWNED for entity in _repository(registry, kind).list() if entity.pack_ref == pack.ref]
     gone: dict[installation.Name, int | None] = {(type(entity), entity.ref): None for entity in owned}
     others = [rule for rule in registry.rules.list() if rule.pack_ref != pack.ref]
     registry.commit(
@@ -208,13 +209,14 @@ def _pack(
 
 def _present(registry: Registry, source: PackSource) -> Present:
     named = {(component.type, component.ref) for component in source.components}
+    everything = {kind: _repository(registry, kind).list() for kind in OWNED}
     owned = {
         (kind, entity.ref): entity
-        for kind in OWNED
-        for entity in _all(registry, kind)
+        for kind, entities in everything.items()
+        for entity in entities
         if entity.pack_ref == source.ref or (kind, entity.ref) in named
     }
-    return Present(owned, registry.rules.list(), lambda kind, ref: _repository(registry, kind).find(ref))
+    return Present(owned, everything[Rule], lambda kind, ref: _repository(registry, kind).find(ref))
 
 
 def _check_delegation(registry: Registry, installed: Iterable[Owned], access: Access) -> None:
@@ -253,10 +255,6 @@ def _deletions(registry: Registry, entities: Iterable[Owned]) -> Iterator[Delete
 
 def _keys_of(registry: Registry, owner_type: Literal["pack", "action", "sensor"], owner: str) -> list[Delete]:
     return [Delete(KINDS[Key], key.ref) for key in registry.keys_of(owner_type, owner)]
-
-
-def _all(registry: Registry, kind: ComponentType) -> Iterable[Owned]:
-    return _repository(registry, kind).list()
 
 
 def _repository(registry: Registry, kind: ComponentType) -> Repository[Any]:

@@ -4,7 +4,8 @@ import pytest
 
 from chalicelib.domain import packs
 from chalicelib.domain.entities import Action, PermissionSet, Rule, Runtime, Sensor, Trigger
-from chalicelib.domain.packs import Component, Flaw, PackError, PackSource
+from chalicelib.domain.flaws import Flaw
+from chalicelib.domain.packs import Component, PackError, PackSource
 
 MANIFEST = "ref: demo\nversion: 1.2.0\n"
 CORE = Path(__file__).parents[3] / "packs" / "core"
