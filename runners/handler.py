@@ -1,0 +1,114 @@
+"""The runner function: one invocation is one attempt of one execution (design §3).
+
+    decode Run ──► its runner ──► redact ──► RunFinished to the results queue ──► one log line
+
+What the tenant's code or parameters did wrong is a result. What the platform did wrong (no archive, no zygote, no
+queue) is an exception: Lambda hands the run to the on-failure destination as lost, and it is tried again elsewhere.
+"""
+
+import os
+import time
+from typing import Any, Final
+
+import msgspec
+
+from chalicelib.protocol import Run, RunFinished
+from runners import kernel, results
+from runners.sandbox import TERMINATION_GRACE, Sandbox
+
+# Before anything else: the zygote starts while the rest is being imported, and is not a copy of any of it.
+_sandbox = Sandbox()
+
+from runners.output import Status, could_not_start, result_of  # noqa: E402
+from runners.pack_files import NoSuchFileError, PackFiles  # noqa: E402
+from runners.programs import RuntimeMissingError, job_for  # noqa: E402
+from runners.redaction import Redactor  # noqa: E402
+
+Json = Any
+
+REPORTING: Final = 3.0  # seconds of the invocation that are kept for sending the result
+_MEGABYTE: Final = 1024 * 1024
+_HEADROOM: Final = 64 * _MEGABYTE  # of the function's memory, for this process
+
+kernel.set_dumpable(on=False)  # this process holds credentials
+_log = results.logger()
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a runner makes of a run."""
+
+    status: Status
+    result: Json
+    timed_out: bool = False
+    log: dict[str, Json] = {}
+
+
+class Runner:
+    """The runners of one environment, with what they keep between runs: a zygote, and packs on disk."""
+
+    def __init__(self, sandbox: Sandbox, *, memory: int | None = None) -> None:
+        self._sandbox = sandbox
+        self._packs = PackFiles(sandbox.base)
+        self._memory = memory
+
+    def carry_out(self, run: Run, *, seconds_left: float | None = None) -> RunFinished:
+        """Run it. ``seconds_left``: what the invocation has. Raises what is the platform's fault (module docstring)."""
+        started = time.monotonic()
+        outcome = self._outcome(run, _affordable(run.timeout, seconds_left))
+        duration = round((time.monotonic() - started) * 1000)
+        fields = {"tenant": run.tenant, "execution": run.execution, "attempt": run.attempt, "runner": run.runner}
+        _log.info(
+            "run", extra={"fields": fields | {"status": outcome.status, "duration_ms": duration} | outcome.log}
+        )
+        return RunFinished(
+            tenant=run.tenant,
+            execution=run.execution,
+            attempt=run.attempt,
+            token=run.token,
+            status=outcome.status,
+            result=outcome.result,
+            timed_out=outcome.timed_out,
+            duration_ms=duration,
+        )
+
+    def _outcome(self, run: Run, timeout: float) -> Outcome:
+        redactor = Redactor([*run.secrets, run.token])
+        if run.runner == "http":
+            from runners.http import request  # 70 ms of imports that only this runner needs
+
+            return Outcome(*request(run.parameters, timeout=timeout, redactor=redactor))
+        if run.runner == "container":
+            return Outcome(*could_not_start("containers are not run by this function"))
+        return self._program(run, timeout, redactor)
+
+    def _program(self, run: Run, timeout: float, redactor: Redactor) -> Outcome:
+        folder = self._packs.folder(run.tenant, run.pack) if run.pack else None
+        try:
+            job, stdin = job_for(run, folder, group=self._packs.group(run.tenant), memory=self._memory)
+        except (NoSuchFileError, RuntimeMissingError) as error:
+            return Outcome(*could_not_start(str(error)))
+        ended = self._sandbox.run(job, stdin, timeout=timeout)
+        status, result = result_of(ended, run.output_format, timeout, redactor)
+        return Outcome(status, result, ended.timed_out, {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb})
+
+
+def handle(event: Json, context: Any) -> None:
+    """Lambda's entry point; ``event`` is a :class:`~chalicelib.protocol.Run` as JSON."""
+    run = msgspec.convert(event, Run)
+    seconds_left = None if context is None else context.get_remaining_time_in_millis() / 1000
+    results.send(_runner.carry_out(run, seconds_left=seconds_left))
+
+
+def _affordable(timeout: float, seconds_left: float | None) -> float:
+    """The action's timeout, or what the invocation leaves of it: a result must still get out."""
+    if seconds_left is None:
+        return timeout
+    return max(0.1, min(timeout, seconds_left - TERMINATION_GRACE - REPORTING))
+
+
+def _memory() -> int | None:
+    megabytes = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+    return max(2 * _HEADROOM, int(megabytes) * _MEGABYTE - _HEADROOM) if megabytes else None
+
+
+_runner = Runner(_sandbox, memory=_memory())

@@ -1,0 +1,144 @@
+"""The files of packs, fetched once per content and kept for the life of the runner (design §3).
+
+Every tenant has a folder of its own, which only executions of that tenant can enter (their group), even for a
+pack that another tenant has too: what lies on disk is never shared across tenants.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+import urllib.request
+from collections import OrderedDict
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from chalicelib.protocol import Pack
+from runners.confinement import group_of_tenant
+
+MAX_ARCHIVE: Final = 64 * 1024 * 1024  # bytes; the control plane takes less
+MAX_CONTENT: Final = 512 * 1024 * 1024
+MAX_KEPT: Final = 48  # packs
+MAX_TENANTS: Final = 256
+_ATTEMPTS: Final = 3
+_TIMEOUT: Final = 10.0  # seconds for the connection and between two blocks
+
+
+class PackUnavailableError(Exception):
+    """The archive cannot be had just now, or is not what it should be: nothing the action could have done."""
+
+
+class NoSuchFileError(Exception):
+    """The pack has no such file."""
+
+
+class PackFiles:
+    """The packs on this runner's disk."""
+
+    def __init__(self, base: Path, fetch: Callable[[str], bytes] | None = None) -> None:
+        self._base = base / "packs"
+        self._base.mkdir(mode=0o711)
+        self._fetch = fetch or fetch_archive
+        self._tenants: OrderedDict[str, int] = OrderedDict()
+        self._packs: OrderedDict[tuple[str, str], tuple[Path, frozenset[tuple[str, int, int]]]] = OrderedDict()
+
+    def group(self, tenant: str) -> int | None:
+        """The group that may read this tenant's packs; ``None`` where executions have no users of their own."""
+        return group_of_tenant(os.getpid(), self._number(tenant))
+
+    def folder(self, tenant: str, pack: Pack) -> Path:
+        """The root folder of the pack's files. Raises :class:`PackUnavailableError`."""
+        key = (tenant, pack.content)
+        known = self._packs.get(key)
+        if known is not None:
+            self._packs.move_to_end(key)
+            # Where executions run as our own user, one of them may have changed what the next would read.
+            if self.group(tenant) is not None or _state(known[0]) == known[1]:
+                return known[0]
+            self._forget(key)
+        folder = self._unpack(tenant, pack, self._fetch(pack.url))
+        self._packs[key] = (folder, _state(folder))
+        while len(self._packs) > MAX_KEPT:
+            self._forget(next(iter(self._packs)))
+        return folder
+
+    def _number(self, tenant: str) -> int:
+        number = self._tenants.get(tenant)
+        if number is None:
+            number = len(self._tenants)
+            if number >= MAX_TENANTS:
+                oldest, number = self._tenants.popitem(last=False)
+                for key in [key for key in self._packs if key[0] == oldest]:
+                    self._forget(key)
+            self._tenants[tenant] = number
+        self._tenants.move_to_end(tenant)
+        return number
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        shutil.rmtree(self._packs.pop(key)[0], ignore_errors=True)
+
+    def _unpack(self, tenant: str, pack: Pack, archive: bytes) -> Path:
+        if hashlib.sha256(archive).hexdigest() != pack.content:
+            raise PackUnavailableError(f"pack {pack.ref}: the archive is not the one that was asked for")
+        folder = Path(tempfile.mkdtemp(prefix=f"{pack.content[:12]}-", dir=self._base))
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+                if sum(member.size for member in files) > MAX_CONTENT:
+                    raise PackUnavailableError(f"pack {pack.ref}: more than {MAX_CONTENT} bytes of files")
+                files.extractall(folder, filter="data")
+            _hand_over(folder, self.group(tenant))
+        except (tarfile.TarError, EOFError, OSError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise PackUnavailableError(f"pack {pack.ref}: {error}") from error
+        return folder
+
+
+def fetch_archive(url: str) -> bytes:
+    """Get an archive through its presigned URL, with a few attempts. Raises :class:`PackUnavailableError`."""
+    for attempt in range(_ATTEMPTS):
+        with contextlib.suppress(OSError, HTTPException):
+            with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310  # the control plane's URL
+                content: bytes = answer.read(MAX_ARCHIVE + 1)
+            if len(content) > MAX_ARCHIVE:
+                break
+            return content
+        time.sleep(0.1 * 2**attempt)
+    raise PackUnavailableError("the archive of the pack cannot be fetched")
+
+
+def action_file(folder: Path, pack_ref: str, entrypoint: str) -> Path:
+    """The file that ``entrypoint`` names: below ``actions/`` (semantics §2.6), or from the pack's root.
+
+    Raises :class:`NoSuchFileError`, also for a name that leads out of the pack.
+    """
+    name = PurePosixPath(entrypoint)
+    if not name.is_absolute() and ".." not in name.parts:
+        for path in (folder / "actions" / name, folder / name):
+            if path.is_file():
+                return path
+    raise NoSuchFileError(f"pack {pack_ref} has no file actions/{entrypoint}")
+
+
+def _hand_over(folder: Path, group: int | None) -> None:
+    """Readable for the tenant's executions, writable for none."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            continue
+        if group is not None:
+            os.chown(path, 0, group)
+        path.chmod(0o550 if path.is_dir() or path.stat().st_mode & 0o100 else 0o440)
+
+
+def _state(folder: Path) -> frozenset[tuple[str, int, int]]:
+    """Every file with its inode and the time of its last change, which no ordinary user can set (``ctime``)."""
+    found = set()
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        found.add((str(path), status.st_ino, status.st_ctime_ns))
+    return frozenset(found)
