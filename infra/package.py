@@ -1,7 +1,8 @@
 """Turning the source into what a deployment uploads: Chalice's template and one zip per plane (design §1, §7).
 
-Zips are deterministic (same source, same bytes), and hold compiled modules beside the sources, since Lambda's file
-system is read-only and a cold start would compile everything again. They come in two forms: *whole*, with the locked
+Zips are deterministic (same source, same bytes), and hold compiled modules, since Lambda's file system is read-only and
+a cold start would compile everything again. Our own modules have their sources beside them; the packages' are left out
+for size (Python imports a .pyc that stands where the source would). Zips come in two forms: *whole*, with the locked
 packages for Lambda's Linux, and *slim*, with our own code only, for the embedded emulator, whose functions run on the
 interpreter and packages that are here anyway.
 """
@@ -29,7 +30,7 @@ RUNNER_SOURCES: Final = ("runners", "chalicelib/__init__.py", "chalicelib/protoc
 # Of botocore's 400 service descriptions, 24 MB, the planes use these.
 _CONTROL_SERVICES: Final = ("apigatewaymanagementapi", "dynamodb", "ecs", "lambda", "s3", "secretsmanager", "sqs")
 _RUNNER_SERVICES: Final = ("sqs",)
-_NEVER_NEEDED: Final = ("*/tests/*", "*/test/*", "*.dist-info/RECORD", "*.pyx", "*.pxd", "*.c", "*.h", "bin/*")
+_NEVER_NEEDED: Final = ("*/tests/*", "*/test/*", "*.dist-info/RECORD", "*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "bin/*")
 
 
 class PackagingError(Exception):
@@ -139,14 +140,19 @@ def _compiled(path: str, source: bytes) -> dict[str, bytes]:
     """``path`` and, for a module, its bytecode: unchecked, because a zip's times are not the sources'."""
     if not path.endswith(".py"):
         return {path: source}
-    try:
-        bytecode = compile(source, f"/var/task/{path}", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):  # packages carry templates and files for other Pythons
-        return {path: source}
-    header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
     at = PurePosixPath(path)
     cached = at.parent / "__pycache__" / f"{at.stem}.{sys.implementation.cache_tag}.pyc"
-    return {path: source, str(cached): header + marshal.dumps(bytecode)}
+    return {path: source, str(cached): _bytecode(path, source)}
+
+
+def _bytecode(path: str, source: bytes) -> bytes:
+    code = compile(source, f"/var/task/{path}", "exec", dont_inherit=True)
+    return (
+        importlib.util.MAGIC_NUMBER
+        + (1).to_bytes(4, "little")
+        + importlib.util.source_hash(source)
+        + marshal.dumps(code)
+    )
 
 
 def _packages(lock: Path, architecture: str, services: tuple[str, ...]) -> dict[str, bytes]:
@@ -159,8 +165,17 @@ def _packages(lock: Path, architecture: str, services: tuple[str, ...]) -> dict[
             continue
         if path.parts[:2] == ("botocore", "data") and len(path.parts) > 3 and path.parts[2] not in services:
             continue
-        entries |= _compiled(path.as_posix(), file.read_bytes())
+        entries |= _sourceless(path, file.read_bytes())
     return entries
+
+
+def _sourceless(path: Path, content: bytes) -> dict[str, bytes]:
+    if path.suffix != ".py":
+        return {path.as_posix(): content}
+    try:
+        return {path.with_suffix(".pyc").as_posix(): _bytecode(path.as_posix(), content)}
+    except (SyntaxError, ValueError):  # packages carry files for other Pythons
+        return {}
 
 
 def _installed(lock: Path, architecture: str) -> Path:
