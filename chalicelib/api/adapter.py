@@ -157,15 +157,17 @@ _JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json)")
 def decode_json(body: bytes, kind: Any) -> Any:
     """Decode ``body`` into ``kind``; raises BadRequest if it is no JSON and ValidationFailed if it does not fit."""
     try:
-        return _decoder(kind).decode(body)
-    except msgspec.ValidationError as error:
-        problem, path = explain(error)
-        where = f"'{path}': " if path else ""
-        raise ValidationFailed(f"{where}{problem}", {"path": path, "problem": problem}) from error
+        try:
+            return _decoder(kind).decode(body)
+        except msgspec.ValidationError as error:
+            msgspec.json.decode(body)  # what is malformed further on is malformed, not ill-typed
+            problem, path = explain(error)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"Malformed JSON: {error}") from error
     except RecursionError as error:
         raise BadRequest("Malformed JSON: nested too deeply") from error
+    where = f"'{path}': " if path else ""
+    raise ValidationFailed(f"{where}{problem}", {"path": path, "problem": problem})
 
 
 @cache

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document, made from the table of routes and the structs that validate requests: it cannot drift."""
 
 import inspect
+import re
 from functools import lru_cache
 from typing import Any, Final
 
@@ -12,7 +13,8 @@ from chalicelib.api.views import ErrorBody, Raw, TokenErrorBody
 
 Schema = dict[str, Any]
 
-REF: Final = "#/components/schemas/{name}"
+_PREFIX: Final = "#/components/schemas/"
+REF: Final = _PREFIX + "{name}"
 REASONS: Final = {
     200: "Success",
     201: "Created",
@@ -58,7 +60,7 @@ def document(routes: Routes, server: str) -> Schema:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of, components)
     for query in {route.query.__name__ for route in known if route.query is not None}:
         components.pop(query, None)  # they are parameters, not bodies
-    return {
+    written: Schema = {
         "openapi": "3.1.0",
         "info": {
             "title": "Attune on serverless",
@@ -69,10 +71,32 @@ def document(routes: Routes, server: str) -> Schema:
         "tags": [{"name": tag} for tag in sorted({route.tag for route in known})],
         "paths": paths,
         "components": {
-            "schemas": components,
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
         },
     }
+    written["components"]["schemas"] = {_name(title): schema for title, schema in components.items()}
+    renamed: Schema = _renamed(written)
+    return renamed
+
+
+def _name(generated: str) -> str:
+    """A name for a schema that reads well: ``Page_RuleSummary_`` is RuleSummaryPage, ``Data_...`` an Answer."""
+    words = re.findall(r"[A-Za-z0-9]+", re.sub(r"typing\.|msgspec\.Meta", "", generated))
+    for envelope, suffix in (("Page", "Page"), ("Data", "Answer")):
+        if words[0] == envelope and len(words) > 1:
+            words = [*words[1:], suffix]
+    return "".join(word[0].upper() + word[1:] for word in words)
+
+
+def _renamed(value: Any) -> Any:
+    """``value`` with the references in it leading to the names of :func:`_name`."""
+    if isinstance(value, dict):
+        return {key: _renamed(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_renamed(each) for each in value]
+    if isinstance(value, str) and value.startswith(_PREFIX):
+        return _PREFIX + _name(value.removeprefix(_PREFIX))
+    return value
 
 
 def permission(needs: Requirement) -> str:
