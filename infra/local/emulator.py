@@ -4,6 +4,7 @@ Everything the emulator is told by environment must be said before its first imp
 few places where it is made to act more like AWS, or to keep within one machine, are here and nowhere else.
 """
 
+import contextlib
 import contextvars
 import functools
 import logging
@@ -57,13 +58,16 @@ def settings(*, port: int, state: Path, bind: str) -> dict[str, str]:
 class Emulator:
     """MiniStack, imported and adjusted. One per process."""
 
-    def __init__(self, application: Application, runners: int) -> None:
+    def __init__(self, application: Application, runners: int, logs: Path) -> None:
         self.application = application
+        self._logs = logs.open("w", buffering=1)
         self._turns: dict[str, threading.BoundedSemaphore] = {}
         self._turns_lock = threading.Lock()
         self._runners = runners
         self._let_asynchronous_invocations_wait()
         self._keep_signals_from_functions()
+        self._log_to_a_file()
+        self._wake_consumers_at_once()
 
     def _let_asynchronous_invocations_wait(self) -> None:
         """Bounds how many asynchronous invocations of one function run at once, the others waiting for their turn.
@@ -110,6 +114,32 @@ class Emulator:
 
         started_apart = functools.partial(subprocess.Popen, start_new_session=True)
         lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": started_apart})
+
+    def _log_to_a_file(self) -> None:
+        """Sends what functions log to one file as it comes, instead of to CloudWatch Logs.
+
+        MiniStack waits 5 to 50 ms after each invocation for its last line, and keeps all lines and metrics in memory
+        and in its state for ever.
+        """
+        from ministack.core import lambda_runtime
+        from ministack.services import lambda_svc
+
+        def read_stderr(worker: Any) -> None:
+            with contextlib.suppress(OSError, ValueError):  # the process has ended
+                for line in worker._proc.stderr:
+                    self._logs.write(f"{worker.func_name} {line}")
+
+        lambda_runtime.Worker._read_stderr = read_stderr
+        lambda_runtime.Worker._drain_stderr_bounded = lambda _: ""
+        lambda_svc._emit_lambda_logs = lambda *_, **__: None
+        lambda_svc._emit_lambda_metrics = lambda *_, **__: None
+
+    def _wake_consumers_at_once(self) -> None:
+        """Lets queues' consumers notice a message within 5 ms, not 50: each write to a table with a stream counts as a
+        false alarm, after which MiniStack looks away for that long."""
+        from ministack.services import lambda_svc
+
+        lambda_svc._ESM_IDLE_WAKE_GAP_SECONDS = 0.005
 
     def warm(self, function: str) -> None:
         """Starts the process of a deployed function, so that its first invocation finds it imported.
@@ -175,12 +205,13 @@ def _event_age(function: dict[str, Any]) -> float:
     return float(configured.get("MaximumEventAgeInSeconds") or 21_600)
 
 
-def load(environment: dict[str, str], *, runners: int) -> Emulator:
-    """Imports the emulator with ``environment`` set. ``runners``: actions that may run at once."""
+def load(environment: dict[str, str], *, runners: int, logs: Path) -> Emulator:
+    """Imports the emulator with ``environment`` set. ``runners``: actions that may run at once. ``logs``: the file that
+    takes what functions log."""
     os.environ.update(environment)
     from ministack import app
     from ministack.core import hypercorn_compat
 
     hypercorn_compat.install()
     logging.getLogger("ministack").setLevel(environment["LOG_LEVEL"])
-    return Emulator(app.app, runners)
+    return Emulator(app.app, runners, logs)

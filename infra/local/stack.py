@@ -216,7 +216,7 @@ def _summary(place: Place, outputs: Mapping[str, str], aws: str) -> str:
   API        {place.url}/api/v1      documentation {place.url}/docs
   WebSocket  ws://localhost:{place.port}/ws
   AWS        {aws}      stack {os.environ.get("ATTUNE_STACK", "attune")}, bucket {outputs["Bucket"]}
-  State      {place.state}      (make reset forgets it)
+  State      {place.state}      (make reset forgets it; functions.log in it is what the functions say)
   Sign in    {login} / {password}
 
   Try it:
@@ -230,7 +230,9 @@ async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyn
     _say("starting the embedded AWS")
     environment = emulator.settings(port=place.aws_port, state=place.state, bind=place.bind)
     cores = os.cpu_count() or 2
-    embedded = emulator.load(environment, runners=_count("ATTUNE_RUNNERS", max(8, 4 * cores)))
+    embedded = emulator.load(
+        environment, runners=_count("ATTUNE_RUNNERS", max(8, 4 * cores)), logs=place.state / "functions.log"
+    )
     web = front.Front(embedded.application, place.port, width=_count("ATTUNE_API_WIDTH", max(4, 2 * cores)))
     async with _serving(web, listeners) as server:
         outputs = await _deploy(place, stop, slim=True)
