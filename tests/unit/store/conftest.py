@@ -1,36 +1,87 @@
 """The store on moto: real tables made from the very resources that the stack deploys."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import boto3
 import pytest
 from moto import mock_aws
 
 from chalicelib import clients
 from chalicelib.store.opening import Store
+from chalicelib.store.snapshot import Snapshots
 from infra import tables
-
-REGION = "us-east-1"
 
 
 @pytest.fixture(scope="session")
-def aws_environment() -> Iterator[None]:
+def aws() -> Iterator[None]:
+    """Nobody's credentials, and clients that last for the session: making them costs more than all tests."""
     patch = pytest.MonkeyPatch()
     patch.setenv("AWS_ACCESS_KEY_ID", "test")
     patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    patch.setenv("AWS_DEFAULT_REGION", REGION)
+    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     patch.delenv("AWS_ENDPOINT_URL", raising=False)
+    clients.forget()
     yield
+    clients.forget()
     patch.undo()
 
 
 @pytest.fixture
-def store(aws_environment: None) -> Iterator[Store]:
+def store(aws: None) -> Iterator[Store]:
     with mock_aws():
-        clients.forget()
-        dynamodb = boto3.client("dynamodb", region_name=REGION)
         for name, resource in tables.RESOURCES.items():
-            dynamodb.create_table(**tables.create_request(resource, name))
-        boto3.client("s3", region_name=REGION).create_bucket(Bucket="attune")
+            clients.dynamodb().create_table(**tables.create_request(resource, name))
+        clients.s3().create_bucket(Bucket="attune")
         yield Store("RegistryTable", "ActivityTable", "attune")
-        clients.forget()
+
+
+class Calls:
+    """Counts the AWS calls made while it listens."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def __call__(self, model: Any, **_: Any) -> None:
+        self.made.append(model.name)
+
+    def during(self, work: Callable[[], Any]) -> list[str]:
+        before = len(self.made)
+        work()
+        return self.made[before:]
+
+
+@pytest.fixture
+def calls(store: Store) -> Iterator[Calls]:
+    counter = Calls()
+    clients.on_event("before-call.*.*", counter)
+    yield counter
+    clients.off_event("before-call.*.*", counter)
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def snapshots(store: Store, clock: Clock) -> Snapshots:
+    return Snapshots(store, clock)
+
+
+@pytest.fixture
+def elsewhere(store: Store) -> Store:
+    """The same tables, seen by another process: it hears nothing of what this one commits."""
+    return Store("RegistryTable", "ActivityTable", "attune")
