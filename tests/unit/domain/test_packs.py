@@ -1,6 +1,10 @@
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chalicelib.domain import packs
 from chalicelib.domain.entities import Action, PermissionSet, Rule, Runtime, Sensor, Trigger
@@ -331,3 +335,30 @@ def test_runner_types_are_the_aliases_of_the_core_packs_runtimes() -> None:
         for alias in component.fields["aliases"]
     }  # fmt: skip
     assert aliases == packs.RUNNER_TYPES
+
+
+# --- anything
+
+FOLDERS = ["permission_sets", "runtimes", "triggers", "actions", "rules", "sensors", "workflows", "queues"]
+KEYS = [
+    "ref", "label", "description", "version", "name", "grants", "aliases", "execution_config", "enabled", "parameters",
+    "output", "runner_type", "entry_point", "workflow_file", "output_format", "worker_selector", "timeout", "config",
+    "trigger_ref", "action_ref", "conditions", "action_params", "permission_set_refs", "trigger_types", "config_schema",
+]  # fmt: skip
+WORDS = st.sampled_from(
+    ["demo", "demo.x", "x", "core.echo", "python", "run.py", "1.0.0", "string", "packs", "read", ""]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.sampled_from(KEYS), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(FOLDERS), st.dictionaries(st.sampled_from(KEYS), VALUES) | VALUES), VALUES)
+def test_any_yaml_is_a_component_or_a_flaw(given_files: dict[str, Any], options: Any) -> None:
+    named = {f"{folder}/x.yaml": msgspec.json.encode(value) for folder, value in given_files.items()}
+    manifest = {"ref": "demo", "version": "1.0.0"} | {key: options for key in KEYS if key not in ("ref", "version")}
+    source = packs.read({"pack.yaml": msgspec.json.encode(manifest), "actions/run.py": b"", **named})
+    told = {warning.file for warning in source.warnings} | {component.file for component in source.components}
+    assert set(named) <= told
