@@ -3,7 +3,7 @@
 from typing import Any
 
 # Importing a module of routes declares them.
-from chalicelib.api import actions, rule_trial, rules, triggers  # noqa: F401
+from chalicelib.api import actions, enforcements, events, executions, rule_trial, rules, triggers, webhooks  # noqa: F401
 from chalicelib.domain.entities import Pack, Runtime, Visibility
 from chalicelib.store.registry import Put
 
@@ -63,3 +63,8 @@ def rule_body(ref: str = "mine.answer", **fields: Any) -> dict[str, Any]:
 
 def make_rule(api: Any, ref: str = "mine.answer", **fields: Any) -> Any:
     return created(api.post("/api/v1/rules", json=rule_body(ref, **fields)))
+
+
+def sent(api: Any, queue: str) -> list[Any]:
+    """The messages of the client's tenant that wait in a queue, taken out."""
+    return [message for message in api.sent(queue) if message["tenant"] == api.tenant]
