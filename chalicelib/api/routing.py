@@ -283,6 +283,7 @@ class Call:
         self.now: datetime = services.clock()
         self._principal = principal
         self._access = access
+        self._packs: dict[str, Pack | None] = {}
 
     @property
     def user_agent(self) -> str | None:
@@ -340,7 +341,9 @@ class Call:
         """The pack ``ref`` of the tenant or the system, cached; a new one is found at once."""
         if ref is None:
             return None
-        return self.snapshot.pack(ref) or self.registry.packs.find(ref)
+        if ref not in self._packs:
+            self._packs[ref] = self.snapshot.pack(ref) or self.registry.packs.find(ref)
+        return self._packs[ref]
 
     def may_read(self, resource: str, row: Any) -> bool:
         """Whether the caller may see ``row`` (README 2 and 3): what belongs to a standard pack always, what belongs to
