@@ -99,6 +99,8 @@ def _config(service: str) -> Config:
         user_agent="attune-serverless",
         retries={"mode": "standard", "total_max_attempts": 4},
         tcp_keepalive=True,
+        # Presigned URLs would get signature version 2, which newer regions refuse.
+        signature_version="s3v4" if service == "s3" else None,
         s3={"addressing_style": "path"} if service == "s3" and _emulated() else None,
     )
 
