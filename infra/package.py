@@ -58,7 +58,7 @@ def chalice_template() -> dict[str, Any]:
     for source in (*CONTROL_SOURCES, ".chalice/config.json", *_policies()):
         _copy(ROOT / source, stage / source)
     (stage / "requirements.txt").touch()
-    command = [sys.executable, "-c", "import chalice.cli; chalice.cli.main()"]
+    command = [sys.executable, "-c", "import sys, chalice.cli; sys.exit(chalice.cli.main())"]
     command += ["package", "--stage", "live", "--pkg-format", "cloudformation", "out"]
     done = subprocess.run(command, cwd=stage, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
