@@ -60,7 +60,8 @@ class StrictError(Exception):
 
 
 class DelegationError(Exception):
-    """The pack would hand on permissions that whoever installs it does not have (semantics §2.10)."""
+    """The pack would hand on permissions that whoever installs it does not have (semantics §2.10), or use what is in
+    a private pack of somebody else (README 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +222,9 @@ def _present(registry: Registry, source: PackSource) -> Present:
 
 def _check_delegation(registry: Registry, installed: Iterable[Owned], access: Access) -> None:
     own = {entity.ref: entity for entity in installed if isinstance(entity, PermissionSet)}
+    private = {
+        pack.ref for pack in registry.packs.list() if pack.visibility == "private" and not access.sees_pack(pack)
+    }
     for entity in installed:
         for ref in _handed_on(entity):
             found = own.get(ref) or registry.permission_sets.find(ref)
@@ -228,6 +232,10 @@ def _check_delegation(registry: Registry, installed: Iterable[Owned], access: Ac
                 raise DelegationError(
                     f"{entity.ref} would run with '{ref}', which holds permissions that you do not have"
                 )
+        if isinstance(entity, Rule):
+            for ref in (entity.action_ref, entity.trigger_ref):
+                if ref.partition(".")[0] in private:
+                    raise DelegationError(f"{entity.ref} uses '{ref}', which does not exist for you")
 
 
 def _handed_on(entity: Owned) -> set[str]:

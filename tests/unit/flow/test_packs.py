@@ -255,6 +255,15 @@ def test_nobody_hands_on_more_than_they_have(services: Services) -> None:
     assert install(services, content=powerful, access=admin)
 
 
+def test_rules_do_not_reach_into_the_private_pack_of_somebody_else(services: Services) -> None:
+    install(services, visibility="private")
+    rule = "ref: r\ntrigger_ref: core.alert\naction_ref: demo.a\n"
+    source = files(pack="ref: mine\nversion: 1.0.0\n", rules__r=rule)
+    with pytest.raises(packs.DelegationError):
+        install(services, content=source, access=Access(DEFAULT_SETS["core.admin"], identity_id=8))
+    assert install(services, content=source, access=Access(DEFAULT_SETS["core.admin"], identity_id=7))
+
+
 def test_a_pack_of_more_rows_than_a_transaction_takes(services: Services) -> None:
     many = {f"triggers__t{number}": f"ref: t{number}\n" for number in range(150)}
     assert install(services, content=files(**many)).counts["triggers"] == 151
