@@ -28,6 +28,7 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     keys,
     openapi,
     packs,
+    rule_trial,
     rules,
     runtimes,
     triggers,
