@@ -23,7 +23,7 @@ class Pattern:
 
     def __init__(self, source: str, *, ignore_case: bool = False) -> None:
         # RE2 is loaded by those who need it: most rules have no pattern, and a cold start counts milliseconds.
-        import re2
+        import re2  # type: ignore[import-untyped]
 
         if len(source) > MAX_PATTERN:
             raise PatternError(f"a pattern may have at most {MAX_PATTERN} characters")
@@ -44,7 +44,7 @@ class Pattern:
         return (len(text) + 1) * self._size
 
     def found_in(self, text: str) -> bool:
-        """Whether the pattern matches anywhere in ``text``; :class:`PatternError` when finding out would take too long."""
+        """Whether the pattern matches anywhere in ``text``; :class:`PatternError` if it could take too long to say."""
         if self.work_on(text) > MAX_WORK:
             raise PatternError(f"the text is too long for the pattern {self.source!r}")
         try:
