@@ -4,6 +4,8 @@ Write units of the plain case (rows below 1 KB, indexes included): event 2, enfo
 finish 3, so 14 from a webhook to a completed execution (design §9). Nothing but creation and ending touches an index.
 """
 
+import random
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +42,10 @@ _CONFLICTS: Final = 8  # tries at rows that another writer is in the middle of w
 
 class IdsExhaustedError(Exception):
     """Every id that a row could have is taken by a stranger."""
+
+
+class BusyError(Exception):
+    """Somebody else is writing the same rows and takes too long: whoever asked should ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,10 @@ class Activity:
                     return Started(enforcement, self.get_execution(enforcement.id), new=False)
                 if there is not None or self.get_execution(candidate[0].id) is not None:
                     break  # a stranger has the id
+                time.sleep(random.uniform(0.002, 0.02))  # noqa: S311  # jitter, not a secret
+            else:
+                # Moving on to another id now could store the pair twice.
+                raise BusyError(f"enforcement {key} is being written by somebody else")
         raise IdsExhaustedError(f"enforcement {key} found no free id")
 
     def _pair_rows(self, pair: Pair) -> list[EnforcementRow | ExecutionRow]:

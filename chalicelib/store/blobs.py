@@ -30,9 +30,9 @@ class Blobs:
         clients.s3().put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, ContentType=content_type)
         return name
 
-    def put_value(self, content: bytes) -> str:
+    def put_value(self, content: bytes, folder: str = "values") -> str:
         """Store ``content`` under a name made from it, once per process while it is remembered."""
-        name = f"values/{hashlib.sha256(content).hexdigest()}"
+        name = f"{folder}/{hashlib.sha256(content).hexdigest()}"
         known = (self._bucket, self._prefix + name)
         if known not in _stored:
             self.put(name, content, "application/json")

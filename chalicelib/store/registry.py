@@ -209,7 +209,7 @@ class Registry:
         stored = msgspec.structs.replace(entity, revision=1 if change.new else entity.revision + 1)
         body = msgspec.json.encode(stored)
         if len(body) > _BODY_BYTES:
-            body = b"@" + self._blobs.put_value(body).encode()
+            body = b"@" + self._blobs.put_value(body, "definitions").encode()
         row = self._row(
             kind, entity.ref, id=entity.id, revision=stored.revision, group=group_of(entity), body=body.decode()
         )

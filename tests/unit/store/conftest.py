@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
 from chalicelib import clients
@@ -56,6 +57,35 @@ def calls(store: Store) -> Iterator[Calls]:
     clients.on_event("before-call.*.*", counter)
     yield counter
     clients.off_event("before-call.*.*", counter)
+
+
+class Refusals:
+    """Stands in for DynamoDB where it answers what no emulator does: a transaction that met another one."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self, **_: Any) -> tuple[Any, dict[str, Any]] | None:
+        if self.left == 0:
+            return None
+        self.left -= 1
+        refused = AWSResponse("https://dynamodb", 400, {}, None)
+        reasons = [{"Code": "None"}, {"Code": "TransactionConflict", "Message": "Transaction is ongoing for the item"}]
+        return refused, {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
+
+
+@pytest.fixture
+def refuse(store: Store) -> Iterator[Callable[[int], Refusals]]:
+    """Has the next so many transactions refused."""
+    refusals = Refusals(0)
+
+    def start(times: int) -> Refusals:
+        refusals.left = times
+        return refusals
+
+    clients.on_event("before-call.dynamodb.TransactWriteItems", refusals)
+    yield start
+    clients.off_event("before-call.dynamodb.TransactWriteItems", refusals)
 
 
 class Clock:

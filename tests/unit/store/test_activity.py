@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -6,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unit.store.builders import NOW, a_pair, an_enforcement, an_event, an_execution, new_id
-from unit.store.conftest import Calls
+from unit.store.conftest import Calls, Refusals
 
 from chalicelib import clients
 from chalicelib.domain import ids
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import OPEN, TERMINAL
-from chalicelib.store.activity import Activity
+from chalicelib.store.activity import Activity, BusyError
 from chalicelib.store.opening import Store
 
 TOKEN = "0123456789abcdef" * 2
@@ -161,6 +162,17 @@ class TestStart:
         assert started.new
         assert started.id != taken
         assert activity.get_execution(started.id) == started.execution
+
+    def test_two_that_write_at_once_try_again(self, activity: Activity, refuse: Callable[[int], Refusals]) -> None:
+        refusals = refuse(4)
+        (started,) = activity.start([a_pair(an_event())])
+        assert (started.new, refusals.left) == (True, 0)
+        assert started.id == ids.derive(ids.milliseconds_of(started.id), f"5/{started.enforcement.event}")
+
+    def test_a_pair_never_dodges_to_another_id(self, activity: Activity, refuse: Callable[[int], Refusals]) -> None:
+        refuse(1000)
+        with pytest.raises(BusyError):
+            activity.start([a_pair(an_event())])
 
 
 class TestCreateExecution:

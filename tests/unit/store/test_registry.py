@@ -1,5 +1,10 @@
+import time
+from collections.abc import Callable
+
 import pytest
+from pynamodb.exceptions import TransactWriteError
 from unit.store.builders import NOW, a_key, a_pack, a_rule, a_trigger, an_action, new_id
+from unit.store.conftest import Refusals
 
 from chalicelib.domain.entities import SYSTEM_TENANT, Identity
 from chalicelib.store.opening import Store
@@ -167,3 +172,17 @@ def test_logins_are_unique_per_tenant(store: Store) -> None:
     register("other")
     with pytest.raises(Conflict):
         register("acme")
+
+
+def test_writers_that_meet_at_the_version_try_again(registry: Registry, refuse: Callable[[int], Refusals]) -> None:
+    refusals = refuse(3)
+    registry.commit(Put(a_rule(), new=True))
+    assert refusals.left == 0
+    assert registry.rules.get("demo.rule") is not None
+
+
+def test_not_forever(registry: Registry, refuse: Callable[[int], Refusals], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    refuse(1000)
+    with pytest.raises(TransactWriteError):
+        registry.commit(Put(a_rule(), new=True))
