@@ -1,14 +1,51 @@
 """Which rows a caller sees: grants meet rows through :class:`Call` (README 2 and 3)."""
 
+import re
+
 import pytest
 
+from chalicelib.api import adapter
 from chalicelib.api.access import access_of, context_of, pack_ref_of, principal_of
 from chalicelib.api.errors import Forbidden, NotFound, TokenRefused
 from chalicelib.api.routing import Call, Request
 from chalicelib.domain.entities import Action, Enforcement, Event, Execution, Grant, Key, Pack, Rule, Runtime, Trigger
-from chalicelib.domain.permissions import Context
+from chalicelib.domain.permissions import ACTIONS, RESOURCES, Context
 from chalicelib.security.tokens import Principal
 from chalicelib.store.registry import Put
+
+OPEN = {
+    ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/health/detailed"),
+    ("GET", "/docs"),
+    ("GET", "/api-spec/openapi.json"),
+    ("GET", "/auth/settings"),
+    ("POST", "/auth/login"),
+    ("POST", "/auth/register"),
+    ("POST", "/auth/refresh"),
+    ("POST", "/api/v1/webhooks/{key}"),
+}
+
+
+def test_what_is_open_to_everybody_is_a_short_list():
+    assert {(route.method, route.path) for route in adapter.ROUTES if not route.needs.signed_in} == OPEN
+
+
+def test_every_other_route_asks_who_calls_before_anything_else(api):
+    for route in adapter.ROUTES:
+        if (route.method, route.path) not in OPEN:
+            path = re.sub(r"\{\w+\}", "1", route.path)
+            answer = api.anonymous().request(route.method, path, content=b"{", headers={"content-type": "text/plain"})
+            assert answer.status == 401, route.path
+            assert answer.json == {"error": {"code": 401, "message": "Missing authentication token"}}
+
+
+def test_every_grant_that_a_route_needs_is_one_that_roles_can_have():
+    for route in adapter.ROUTES:
+        if route.needs.resource is not None:
+            assert route.needs.resource in RESOURCES
+            assert route.needs.action in ACTIONS
 
 
 def call_of(api):
