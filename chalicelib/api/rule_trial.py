@@ -1,44 +1,32 @@
 """Trying a rule out: what an event with a given payload would make it do, without doing it."""
 
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call
-from chalicelib.api.rule_views import ClauseView, RuleTrialResponse, TryRuleRequest
-from chalicelib.api.views import Data
-from chalicelib.domain.entities import Event
+from chalicelib.api.routing import Call
+from chalicelib.api.rule_views import ClauseView, RuleTrialResponse
+from chalicelib.api.secret_values import parameters_of
+from chalicelib.domain.entities import Event, Json, Rule
 from chalicelib.flow.rules import Consideration, consider
 
 
-@ROUTES.post(
-    "/api/v1/rules/{ref}/test",
-    needs=SIGNED_IN,
-    returns=Data[RuleTrialResponse],
-    body=TryRuleRequest,
-    tag="rules",
-    errors=(404,),
-)
-def try_rule(call: Call, ref: str) -> Data[RuleTrialResponse]:
-    """Whether an event with this payload would fire the rule, each condition with the value it found, and the
-    parameters that its action would get. Secrets stay masked. Nothing is stored and nothing runs."""
-    rule = call.to_read("rules", "Rule", ref, call.registry.rules.find(ref))
+def try_out(call: Call, rule: Rule, payload: Json) -> RuleTrialResponse:
+    """What ``rule`` makes of an imagined event of its trigger. Nothing is stored and nothing runs."""
     event = Event(
         id=call.services.new_id(),
         trigger=rule.trigger,
         trigger_ref=rule.trigger_ref,
         created=call.now,
-        payload=call.body.payload,
+        payload=payload,
     )
     considered = consider(call.snapshot, event, rule, now=call.now)
     execution = considered.execution
-    return Data(
-        RuleTrialResponse(
-            rule_ref=rule.ref,
-            action_ref=rule.action_ref,
-            enabled=rule.enabled,
-            matched=considered.outcome.matched,
-            would_fire=rule.enabled and execution is not None and execution.status == "requested",
-            conditions=[ClauseView.of(clause) for clause in considered.outcome.clauses],
-            parameters=execution.config or {} if execution is not None else None,
-            error=_error(considered),
-        )
+    return RuleTrialResponse(
+        rule_ref=rule.ref,
+        action_ref=rule.action_ref,
+        enabled=rule.enabled,
+        matched=considered.outcome.matched,
+        would_fire=rule.enabled and execution is not None and execution.status == "requested",
+        conditions=[ClauseView.of(clause) for clause in considered.outcome.clauses],
+        parameters=parameters_of(call, execution) or {} if execution is not None else None,
+        error=_error(considered),
     )
 
 

@@ -1,4 +1,4 @@
-"""Routes of rules (contract: http-api 1.4, Rules). Trying a rule out is in :mod:`chalicelib.api.rule_trial`."""
+"""Routes of rules (contract: http-api 1.4, Rules)."""
 
 from typing import Final
 
@@ -8,7 +8,16 @@ from msgspec import UNSET
 from chalicelib.api.components import containing, is_hidden, pack_for_new, require_delegable, visible_pack
 from chalicelib.api.errors import NotFound, Unprocessable
 from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
-from chalicelib.api.rule_views import CreateRuleRequest, RuleQuery, RuleResponse, RuleSummary, UpdateRuleRequest
+from chalicelib.api.rule_trial import try_out
+from chalicelib.api.rule_views import (
+    CreateRuleRequest,
+    RuleQuery,
+    RuleResponse,
+    RuleSummary,
+    RuleTrialResponse,
+    TryRuleRequest,
+    UpdateRuleRequest,
+)
 from chalicelib.api.views import Data, Json, Page, PageQuery, Success, given
 from chalicelib.domain.criteria import compile_criteria
 from chalicelib.domain.entities import Action, Rule, Trigger
@@ -195,6 +204,21 @@ def enable_rule(call: Call, ref: str) -> Data[RuleResponse]:
 def disable_rule(call: Call, ref: str) -> Data[RuleResponse]:
     """Keep the rule from firing."""
     return _switch(call, ref, enabled=False)
+
+
+@ROUTES.post(
+    "/api/v1/rules/{ref}/test",
+    needs=SIGNED_IN,
+    returns=Data[RuleTrialResponse],
+    body=TryRuleRequest,
+    tag="rules",
+    errors=(404,),
+)
+def try_rule(call: Call, ref: str) -> Data[RuleTrialResponse]:
+    """Whether an event with this payload would fire the rule, each condition with the value it found, and the
+    parameters that its action would get. Secrets stay masked. Nothing is stored and nothing runs."""
+    rule = call.to_read("rules", "Rule", ref, call.registry.rules.find(ref))
+    return Data(try_out(call, rule, call.body.payload))
 
 
 def _page(call: Call, rules: list[Rule]) -> Page[RuleSummary]:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-# Importing a module of routes declares them.
-from chalicelib.api import actions, enforcements, events, executions, rule_trial, rules, triggers, webhooks  # noqa: F401
 from chalicelib.domain.entities import Pack, Runtime, Visibility
 from chalicelib.store.registry import Put
 
