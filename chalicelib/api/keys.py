@@ -8,7 +8,7 @@ import msgspec
 
 from chalicelib.api.errors import BadRequest, Forbidden, NotFound, ValidationFailed
 from chalicelib.api.routing import ROUTES, Call, grant
-from chalicelib.api.views import Body, Data, Json, Label, Page, PerPageQuery, Ref, Success, View, given
+from chalicelib.api.views import Body, Data, Id, Json, Label, Page, PerPageQuery, Ref, Success, View, given
 from chalicelib.domain import refs
 from chalicelib.domain.entities import Key, OwnerType
 from chalicelib.store.registry import Delete, Put
@@ -60,13 +60,13 @@ class CreateKeyRequest(Body, kw_only=True, frozen=True):
     ref: Ref | None = None
     local_ref: Ref | None = None
     owner: Owner | None = None
-    owner_identity: int | None = None
+    owner_identity: Id | None = None
     owner_identity_login: Owner | None = None
-    owner_pack: int | None = None
+    owner_pack: Id | None = None
     owner_pack_ref: Owner | None = None
-    owner_action: int | None = None
+    owner_action: Id | None = None
     owner_action_ref: Owner | None = None
-    owner_sensor: int | None = None
+    owner_sensor: Id | None = None
     owner_sensor_ref: Owner | None = None
     encrypted: bool = False
 
@@ -258,7 +258,7 @@ def _identity_of(call: Call, body: CreateKeyRequest) -> int:
     """The id of the identity that the body names; nobody named is the caller."""
     identities = call.registry.identities
     named = body.owner_identity_login or body.owner
-    if body.owner_identity is not None or (named is not None and named.isdigit()):
+    if body.owner_identity is not None or (named is not None and named.isdecimal() and len(named) < 20):
         wanted = body.owner_identity if body.owner_identity is not None else int(named or 0)
         identity = identities.by_id(wanted)
         if identity is None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from chalicelib.api import access
 from chalicelib.api.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
+from chalicelib.api.views import MAX_NUMBER, MAX_TEXT
 from chalicelib.domain.entities import Pack
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Row = TypeVar("Row")
-MAX_ID = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +206,11 @@ def _matches(
 def _arguments(route: Route, values: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     for (name, is_int), value in zip(route.parameters, values, strict=True):
         if not is_int:
-            yield name, unquote(value)
-        elif value.isascii() and value.isdigit() and int(value) <= MAX_ID:
+            text = unquote(value)
+            if len(text) > MAX_TEXT:  # no ref is longer, and DynamoDB refuses to look
+                raise NotFound(f"There is no {name} of more than {MAX_TEXT} characters")
+            yield name, text
+        elif value.isascii() and value.isdigit() and len(value) < 20 and int(value) <= MAX_NUMBER:
             yield name, int(value)
         else:
             raise BadRequest(f"Path parameter '{name}' must be an integer, got '{value}'")

@@ -17,6 +17,9 @@ from msgspec import UNSET, UnsetType
 T = TypeVar("T")
 Json = Any
 
+MAX_TEXT = 255  # http-api part 2: every ref; 4 bytes a character stay below DynamoDB's 1,024 of a sort key
+MAX_NUMBER = (1 << 63) - 1  # our ids end below 2^53; DynamoDB refuses numbers of more than 38 digits
+
 Omittable: TypeAlias = T | UnsetType
 
 Ref = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -24,6 +27,7 @@ Label = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Version = Annotated[str, msgspec.Meta(min_length=1, max_length=50)]
 Entrypoint = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Limit = Annotated[int, msgspec.Meta(ge=1)]
+Id = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 
 
 class View(msgspec.Struct, kw_only=True, frozen=True):
@@ -227,12 +231,19 @@ def encode_time(moment: datetime) -> str:
 
 def query_of(kind: type[Query], pairs: Mapping[str, Sequence[str]]) -> Query:
     """Decode query parameters; raises ``msgspec.ValidationError``. Of a repeated one the last counts, unless the field
-    is a list."""
+    is a list. No value is longer, and no number bigger, than a key of the store can be."""
     lists = _LISTS.get(kind)
     if lists is None:
         lists = _LISTS[kind] = _list_fields(kind)
     values = {name: list(given) if name in lists else given[-1] for name, given in pairs.items() if given}
-    return msgspec.convert(values, kind, strict=False)
+    query = msgspec.convert(values, kind, strict=False)
+    for name in kind.__struct_fields__:
+        value = getattr(query, name)
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            raise msgspec.ValidationError(f"Expected at most {MAX_TEXT} characters - at `$.{name}`")
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise msgspec.ValidationError(f"Expected a smaller number - at `$.{name}`")
+    return query
 
 
 _LISTS: dict[type, frozenset[str]] = {}

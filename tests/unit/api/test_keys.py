@@ -108,6 +108,8 @@ def test_a_ref_is_taken_once(api):
         {name: value for name, value in key().items() if name != "ref"},
         {name: value for name, value in key().items() if name != "value"},
         key(value="x" * 300_000),
+        key(owner_type="pack", owner_pack=10**40),
+        key(owner_type="pack", owner_pack=-1),
     ],
 )
 def test_bad_keys(api, body):
@@ -157,6 +159,7 @@ def test_an_identity_owns_by_login_by_id_or_by_asking(api):
         {"owner_type": "sensor", "owner_sensor_ref": "acme.ghost"},
         {"owner_type": "identity", "owner_identity_login": "ghost@example.org"},
         {"owner_type": "identity", "owner_identity": 4711},
+        {"owner_type": "identity", "owner": "9" * 200},
     ],
 )
 def test_an_unknown_owner_is_a_bad_request(api, owner):

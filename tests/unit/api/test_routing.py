@@ -81,6 +81,12 @@ def test_what_is_no_integer_is_a_bad_request(routes, value):
         routes.find("GET", f"/runs/{value}")
 
 
+def test_no_ref_is_longer_than_a_ref_can_be(routes):
+    assert routes.find("GET", "/things/" + "x" * 255)
+    with pytest.raises(NotFound):
+        routes.find("GET", "/things/" + "x" * 256)
+
+
 def test_two_routes_cannot_share_a_place(routes):
     with pytest.raises(ValueError, match="declared twice"):
         routes.get("/things/{other}", needs=PUBLIC, returns=None, tag="things")(lambda call, other: None)

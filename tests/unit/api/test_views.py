@@ -109,10 +109,18 @@ def test_bad_paging_parameters(pairs):
         query_of(PageQuery, pairs)
 
 
+def test_queries_stay_within_what_the_store_can_look_for():
+    assert query_of(ThingQuery, {"name": ["x" * 255]}).name == "x" * 255
+    for pairs in ({"name": ["x" * 256]}, {"count": ["9" * 40]}, {"count": ["-" + "9" * 40]}):
+        with pytest.raises(msgspec.ValidationError, match=r"\$\.(name|count)"):
+            query_of(ThingQuery, pairs)
+
+
 class ThingQuery(Query, kw_only=True, frozen=True):
     statuses: list[str] = []  # noqa: RUF012
     enabled: bool | None = None
     name: str | None = None
+    count: int = 0
 
 
 def test_repeated_parameters_make_a_list_where_the_field_is_one():
