@@ -21,16 +21,18 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import uvicorn
+import uvloop
 
 from infra.local import processes
 
 _SAVE_SECONDS: Final = 30
 _STOP_SECONDS: Final = 2.0  # what functions get to end by themselves
-_MOST_REQUEST_BYTES: Final = 12 * 1024 * 1024
 
 
 class StartError(Exception):
@@ -179,27 +181,42 @@ def _say(what: str) -> None:
     print(f"[{time.monotonic() - _began:5.1f} s] {what}", flush=True)
 
 
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 @contextlib.asynccontextmanager
 async def _serving(application: Any, listeners: list[socket.socket]) -> AsyncIterator[asyncio.Task[None]]:
-    """Serves ``application`` on the listeners; at the end lets it finish (the emulator saves its state then)."""
-    from hypercorn.asyncio import serve
-    from hypercorn.config import Config
+    """Serves ``application`` on the listeners; at the end lets it finish (the emulator saves its state then).
 
-    config = Config()
-    config.bind = [f"fd://{listener.fileno()}" for listener in listeners]
-    config.keep_alive_timeout = 75
-    config.graceful_timeout = 0.3
-    config.shutdown_timeout = 60
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.h11_max_incomplete_size = 64 * 1024
-    ended = asyncio.Event()
-    server = asyncio.create_task(serve(application, config, shutdown_trigger=ended.wait))
+    uvicorn with its C parser, because every call of a function to the emulator comes through here: the emulator's own
+    choice, hypercorn, takes more time for HTTP than the emulator for the work.
+    """
+    config = uvicorn.Config(
+        application,
+        http="httptools",
+        ws="wsproto",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,  # the emulator writes its own
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+        backlog=512,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=listeners))
     try:
-        yield server
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        yield task
     finally:
-        ended.set()
-        await server
+        server.should_exit = True
+        await task
 
 
 def _log_to(state: Path) -> None:
@@ -304,7 +321,7 @@ def main() -> int:
             processes.adopt_orphans()
             try:
                 # Not asyncio.run, which waits for every thread, and with it for clients' long polls.
-                asyncio.new_event_loop().run_until_complete(_run(place, listeners))
+                uvloop.new_event_loop().run_until_complete(_run(place, listeners))
             finally:
                 processes.end_descendants(_STOP_SECONDS)
     except StartError as error:
