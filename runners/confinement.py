@@ -25,6 +25,7 @@ from runners import kernel
 
 MEGABYTE = 1024 * 1024
 DISK = 256 * MEGABYTE  # what one execution may leave on disk at a time
+FILES = 65_536
 PROCESSES = 256
 OPEN_FILES = 1024
 
@@ -41,7 +42,8 @@ _FEW_IDS = range(20_000, 65_000)  # a container with 65,536 of them
 class Means:
     """What this platform lets us do; see the module's table."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, *, alone: bool = False) -> None:
+        self.alone = alone  # the machine is ours: what is in its scratch folders an execution has left
         self.base = base  # the runner's folder; executions' folders are in it unless they get a /tmp of their own
         self.root = os.geteuid() == 0
         self.namespaces = False
@@ -54,9 +56,9 @@ class Means:
         return self.ids[os.getpid() % len(self.ids)]
 
 
-def prepare(base: str) -> Means:
+def prepare(base: str, *, alone: bool = False) -> Means:
     """Look what can be done, and arrange once what all children share. Runs in the zygote, before any child."""
-    means = Means(base)
+    means = Means(base, alone=alone)
     if not means.root:
         means.processes = _room_for_processes()
         return means
@@ -88,7 +90,7 @@ def confine(means: Means, *, group: int | None, memory: int | None, visible: lis
         kernel.unshare(kernel.NEW_MOUNTS | kernel.NEW_IPC)
         for path in SCRATCH:
             if os.path.isdir(path):
-                _cover(path, [v for v in visible if _lies_in(v, path)], size=DISK, mode=0o1777)
+                _cover(path, [v for v in visible if lies_in(v, path)], size=DISK, mode=0o1777)
         folder = "/tmp/run"  # noqa: S108  # this /tmp is the execution's own
     os.mkdir(folder, 0o700)
     _limit(means, memory)
@@ -137,7 +139,7 @@ def _first_to_die() -> None:
 def _cover(path: str, keep: list[str], *, size: int, mode: int) -> None:
     """Put an empty file system over ``path``, through which only the folders ``keep`` still show."""
     kept = [(os.open(folder, os.O_PATH | os.O_CLOEXEC), folder) for folder in keep]
-    kernel.mount_scratch(path, size, mode)
+    kernel.mount_scratch(path, size=size, files=FILES, mode=mode)
     for source, folder in kept:
         umask = os.umask(0o022)
         os.makedirs(folder, exist_ok=True)
@@ -146,7 +148,30 @@ def _cover(path: str, keep: list[str], *, size: int, mode: int) -> None:
         os.close(source)
 
 
-def _lies_in(path: str, folder: str) -> bool:
+def fits(folder: str) -> bool:
+    """Whether what is in ``folder`` keeps to :data:`DISK` bytes and :data:`FILES` files."""
+    used, files, ahead = 0, 0, [folder]
+    while ahead:
+        path = ahead.pop()
+        try:
+            entries = list(os.scandir(path))
+        except PermissionError:
+            os.chmod(path, 0o700)  # somebody does not want to be looked at
+            entries = list(os.scandir(path))
+        except OSError:
+            continue  # gone meanwhile
+        files += len(entries)
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                used += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    ahead.append(entry.path)
+        if used > DISK or files > FILES:
+            return False
+    return True
+
+
+def lies_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 

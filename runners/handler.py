@@ -57,9 +57,7 @@ class Runner:
         outcome = self._outcome(run, _affordable(run.timeout, seconds_left))
         duration = round((time.monotonic() - started) * 1000)
         fields = {"tenant": run.tenant, "execution": run.execution, "attempt": run.attempt, "runner": run.runner}
-        _log.info(
-            "run", extra={"fields": fields | {"status": outcome.status, "duration_ms": duration} | outcome.log}
-        )
+        _log.info("run", extra={"fields": fields | {"status": outcome.status, "duration_ms": duration} | outcome.log})
         return RunFinished(
             tenant=run.tenant,
             execution=run.execution,

@@ -89,9 +89,9 @@ def keep_mounts_private() -> None:
     _checked(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
 
 
-def mount_scratch(path: str, size: int, mode: int) -> None:
-    """An empty file system in memory at ``path``, at most ``size`` bytes and 65,536 files."""
-    options = f"size={size},nr_inodes=65536,mode={mode:o}".encode()
+def mount_scratch(path: str, *, size: int, files: int, mode: int) -> None:
+    """An empty file system in memory at ``path``, at most ``size`` bytes and ``files`` files."""
+    options = f"size={size},nr_inodes={files},mode={mode:o}".encode()
     _checked(_libc.mount(b"attune", path.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options))
 
 

@@ -105,6 +105,8 @@ def _printable(text: str) -> str:
 def _failure(ended: Ended, stderr: _Stream, timeout: float) -> str | None:
     if ended.timed_out:
         return f"Execution timed out after {timeout:g} seconds"
+    if ended.disk_full:
+        return "Command was ended: it filled its disk space"
     if ended.exit_code == 0:
         return None
     if ended.signal is not None:

@@ -29,6 +29,7 @@ TERMINATION_GRACE: Final = 5.0  # seconds between SIGTERM and SIGKILL (semantics
 LAST_WORDS: Final = 0.2  # seconds for a pipeline's tail that outlives its shell
 _BLOCK: Final = 1 << 16
 _START: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from runners.zygote import main; main()"
+_OPTIONS: Final = ("-I", "-S", "-X", "utf8", "-c", _START)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,6 +59,7 @@ class Ended(msgspec.Struct, kw_only=True, frozen=True):
     exit_code: int | None  # None: ended by `signal`
     signal: int | None = None
     timed_out: bool = False
+    disk_full: bool = False  # killed for it
     stdout: Captured
     stderr: Captured
     duration_ms: int
@@ -83,12 +85,14 @@ class Sandbox:
         try:
             return _Run(self._control, timeout).carry_out(_encode(job), stdin)
         except (OSError, SandboxBrokenError) as error:
+            with contextlib.suppress(OSError):
+                self._control.sendall(zygote.QUIT)
             self.close()
             self._start_zygote()
             raise SandboxBrokenError(str(error)) from error
 
     def close(self) -> None:
-        """Stop the zygote, and with it whatever runs."""
+        """Stop the zygote, and with it whatever runs; it removes the folder."""
         self._control.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._zygote.wait(TERMINATION_GRACE)
@@ -101,9 +105,10 @@ class Sandbox:
         root = str(Path(__file__).resolve().parent.parent)
         # The interpreter itself and not a virtual environment's link to it: an action's Python has nothing installed.
         interpreter = str(Path(sys.executable).resolve())
+        alone = "alone" if "AWS_LAMBDA_RUNTIME_API" in os.environ else ""
         with its_end:
             self._zygote = subprocess.Popen(  # noqa: S603  # our own program
-                [interpreter, "-I", "-S", "-X", "utf8", "-c", _START, root, str(its_end.fileno()), str(self.base)],
+                [interpreter, *_OPTIONS, root, str(its_end.fileno()), str(self.base), alone],
                 env={},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -143,7 +148,7 @@ class _Run:
         self._stdout, self._stderr, self._report = Capture(), Capture(), Capture()
         self._listening = 0  # pipes that have not come to their end
         self._next: tuple[float, Callable[[], None]] | None = None  # what to do when, if nothing happens before
-        self._timed_out = False
+        self._timed_out = self._disk_full = False
         self._ended: tuple[int, float, int] | None = None  # wait status, CPU seconds, peak memory
         self._ended_at = 0.0
 
@@ -166,6 +171,7 @@ class _Run:
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             timed_out=self._timed_out,
+            disk_full=self._disk_full,
             stdout=self._stdout.captured(),
             stderr=self._stderr.captured(),
             duration_ms=round((self._ended_at - started) * 1000),
@@ -241,6 +247,8 @@ class _Run:
                 self._next = (self._ended_at + LAST_WORDS, self._end)
             else:
                 self._end()
+        elif what == zygote.FULL:
+            self._disk_full = True
         elif what == zygote.ENDED:
             status, cpu, memory = usage
             self._ended = (int(status), float(cpu), int(memory))

@@ -13,8 +13,10 @@ The conversation, over a socket pair: one byte from the runner, ``REPLY`` back.
            ── END ────────────────────►       ── kills what is left, reaps
            ◄─────────────── ENDED ────
 
-``TERMINATE`` and ``KILL`` signal the child's process group in between. The child stays a zombie until ``END``, so that
-its id cannot name another process meanwhile. When the runner dies the socket closes, and everything ends.
+``TERMINATE`` and ``KILL`` signal the child's process group in between; ``FULL`` says that the child was killed because
+it filled the disk. The child stays a zombie until ``END``, so that its id cannot name another process meanwhile.
+When the runner dies the socket closes, and everything ends, the runner's folder included; ``QUIT`` keeps the folder for
+a successor.
 """
 
 import contextlib
@@ -30,8 +32,9 @@ import sys
 
 from runners import child, confinement, kernel
 
-FORK, TERMINATE, KILL, END = b"F", b"T", b"K", b"E"
-READY, EXITED, ENDED = 1, 2, 3
+FORK, TERMINATE, KILL, END, QUIT = b"F", b"T", b"K", b"E", b"Q"
+READY, EXITED, ENDED, FULL = 1, 2, 3, 4
+DISK_CHECK = 250  # milliseconds between two looks
 REPLY = struct.Struct("=Bidq")  # what, wait status, CPU seconds, peak memory in KB
 
 
@@ -53,7 +56,10 @@ class Zygote:
         waiting.register(self._children_changed, select.POLLIN)
         self._reply(READY)
         while True:
-            ready = [descriptor for descriptor, _ in waiting.poll()]
+            watched = self._child and not self._means.namespaces
+            ready = [descriptor for descriptor, _ in waiting.poll(DISK_CHECK if watched else None)]
+            if watched and not ready:
+                self._watch_disk()
             if self._children_changed in ready:
                 os.read(self._children_changed, 512)
                 self._look_after_children()
@@ -69,7 +75,9 @@ class Zygote:
                 self._signal(signal.SIGTERM if request == TERMINATE else signal.SIGKILL)
             else:
                 self._end()
-            if not request:
+            if request in (b"", QUIT):
+                if request != QUIT:
+                    remove_tree(self._means.base)
                 return None
 
     def _reply(self, what: int, status: int = 0, cpu: float = 0.0, memory: int = 0) -> None:
@@ -115,7 +123,7 @@ class Zygote:
             os.kill(self._child, signal.SIGKILL)
         _, status, usage = os.wait4(self._child, 0)
         self._kill_stragglers()
-        self._remove_folder()
+        self._remove_traces()
         self._child = 0
         with contextlib.suppress(OSError):  # the runner may be gone, which is why we are here
             self._reply(ENDED, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
@@ -130,9 +138,10 @@ class Zygote:
                 return
             if self._means.ids:
                 self._kill_user(self._means.ids[self._child % len(self._means.ids)])
-            elif not self._kill_orphans():
+            elif not kill_descendants():
                 return
-            os.waitpid(-1, 0)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, 0)
 
     @staticmethod
     def _kill_user(user: int) -> None:
@@ -145,48 +154,96 @@ class Zygote:
             os._exit(0)
         os.waitpid(pid, 0)
 
-    @staticmethod
-    def _kill_orphans() -> bool:
-        """Our children by ``/proc``; theirs become ours when they die. False where there is no ``/proc``."""
-        if not kernel.LINUX:
-            return False
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
-                parent = int(stat.read().rpartition(b")")[2].split()[1])
-                if parent == os.getpid():
-                    os.kill(int(name), signal.SIGKILL)
-        return True
+    def _watch_disk(self) -> None:
+        """Where a folder has no size of its own, look now and then."""
+        if not confinement.fits(self._folder()):
+            self._signal(signal.SIGKILL)
+            self._reply(FULL)
 
-    def _remove_folder(self) -> None:
-        folder = os.path.join(self._means.base, str(self._child))
-        try:
-            self._remove_flat(folder)
-        except FileNotFoundError:
-            return
-        except OSError:
-            # `rm` copes with any depth; what an action made unreadable for itself, its owner has to open first.
-            for command in (["chmod", "-R", "u+rwx", folder], ["rm", "-rf", folder]):
-                os.waitpid(os.posix_spawnp(command[0], command, {"PATH": os.defpath}), 0)
+    def _folder(self) -> str:
+        return os.path.join(self._means.base, str(self._child))
 
-    @staticmethod
-    def _remove_flat(folder: str) -> None:
-        """The usual case: a few files and empty folders."""
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False):
-                os.rmdir(entry.path)
-            else:
-                os.unlink(entry.path)
-        os.rmdir(folder)
+    def _remove_traces(self) -> None:
+        if not self._means.namespaces:
+            remove_tree(self._folder())
+        if self._means.alone:
+            for folder in filter(os.path.isdir, confinement.SCRATCH):
+                for entry in os.scandir(folder):
+                    if not confinement.lies_in(self._means.base, entry.path):
+                        remove_tree(entry.path)
+
+
+def kill_descendants() -> bool:
+    """Kill our children and theirs, having stopped them all first, so that none has another meanwhile.
+
+    False where there is no ``/proc`` to find them by.
+    """
+    if not kernel.LINUX:
+        return False
+    stopped: set[int] = set()
+    while True:
+        running = descendants() - stopped
+        if not running:
+            break
+        for pid in running:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)
+        stopped |= running
+    for pid in stopped:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return True
+
+
+def descendants() -> set[int]:
+    """The ids of all processes below this one (proc(5), ``stat``: state and parent follow the name)."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+            parent = int(stat.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    found: set[int] = set()
+    ahead = [os.getpid()]
+    while ahead:
+        below = children.get(ahead.pop(), [])
+        found.update(below)
+        ahead += below
+    return found
+
+
+def remove_tree(path: str) -> None:
+    """Remove a file or folder, whatever an action made of it."""
+    try:
+        _remove_flat(path)
+    except FileNotFoundError:
+        return
+    except OSError:
+        # `rm` copes with any depth; what an action made unreadable for itself, its owner has to open first.
+        for command in (["chmod", "-R", "u+rwx", path], ["rm", "-rf", path]):
+            os.waitpid(os.posix_spawnp(command[0], command, {"PATH": os.defpath}), 0)
+
+
+def _remove_flat(path: str) -> None:
+    """The usual case: a file, or a folder with a few files and empty folders."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+        return
+    for entry in os.scandir(path):
+        if entry.is_dir(follow_symlinks=False):
+            os.rmdir(entry.path)
+        else:
+            os.unlink(entry.path)
+    os.rmdir(path)
 
 
 def main() -> None:
-    """Run as ``python -I -S -c … <control descriptor> <folder>``."""
+    """Run as ``python -I -S -c … <control descriptor> <folder> <"alone" or "">``."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     kernel.set_dumpable(on=False)
     kernel.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; our end is the socket's
-    means = confinement.prepare(sys.argv[2])
+    means = confinement.prepare(sys.argv[2], alone=bool(sys.argv[3]))
     site.setquit()  # the `exit` and `quit` that scripts use; the rest of `site` looks for packages
     gc.collect()
     gc.freeze()
