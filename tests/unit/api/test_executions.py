@@ -177,6 +177,19 @@ def test_references_to_keys_are_put_together_for_those_who_may_decrypt(api):
     }
 
 
+def test_a_packs_secret_settings_are_shown_to_those_who_may_configure_it(api):
+    pack = api.registry.packs.get("mine")
+    api.registry.commit(Put(msgspec.structs.replace(pack, config={"api": {"token": "hunter2"}})))
+    source = {"pack": "mine", "config": "/api/token"}
+    row = store(api, config={"token": REDACTED}, secrets={"/token": [source]})
+    path = f"/api/v1/executions/{row.id}?include_secret_values=true"
+    assert api.get(path).data["config"] == {"token": "hunter2"}
+    reader = api.with_grants(
+        Grant(resource="executions", actions=["read"]), Grant(resource="keys", actions=["decrypt"])
+    )
+    assert reader.get(path).data["config"] == {"token": REDACTED}
+
+
 def test_one_execution(api):
     at = api.services.clock()
     row = store(api, "failed", result={"error": "no"}, started_at=at, rule_ref="mine.answer", parent=7, timeout=3)

@@ -193,11 +193,11 @@ def test_big_bodies_are_refused(api, key):
 
 
 def test_more_deliveries_than_the_limit_are_refused_until_the_window_ends(api, key):
-    secure(api, rate_limit={"enabled": True, "requests": 2, "window_seconds": 3600})
+    secure(api, rate_limit={"enabled": True, "requests": 2, "window_seconds": 86_400})
     answers = [post(api, key) for _ in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert answers[2].json["code"] == "TOO_MANY_REQUESTS"
-    assert answers[2].headers["Retry-After"] == "3600"
+    assert answers[2].headers["Retry-After"] == "86400"
 
 
 def test_a_bad_configuration_is_refused_and_the_old_one_stays(api, key):
