@@ -8,6 +8,7 @@ import re
 import time
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, get_args
 
@@ -58,7 +59,7 @@ from chalicelib.services import services as process_services
 from chalicelib.store.registry import Conflict as StoreConflict
 
 MAX_BODY = 10 * 1024 * 1024  # http-api 1.1; API Gateway's own cap too
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PREFIXES = ("/", "/{proxy+}")
 BINARY_TYPES = ("multipart/form-data", "application/octet-stream", "application/gzip")
 
@@ -85,6 +86,8 @@ def handle(request: Request, services: Services) -> Response:
     response.headers.update(SECURITY_HEADERS | response.headers)
     response.headers.update(_cross_origin(request.headers.get("origin")))
     response.headers["X-Request-Id"] = request.request_id
+    if request.method == "HEAD":
+        response = replace(response, body=b"")
     trace["status"] = response.status
     trace["duration_ms"] = round((time.perf_counter() - started) * 1000, 2)
     logger.info("request", extra=trace)
@@ -92,7 +95,7 @@ def handle(request: Request, services: Services) -> Response:
 
 
 def _answer(request: Request, services: Services, trace: dict[str, Any]) -> Response:
-    route, arguments = ROUTES.find(request.method, request.path)
+    route, arguments = ROUTES.find("GET" if request.method == "HEAD" else request.method, request.path)
     trace["route"] = route.path  # not the path itself: a webhook's holds its key
     principal, allowed = _admit(route.needs, request, services)
     if principal is not None:

@@ -208,6 +208,12 @@ def test_unknown_routes_and_wrong_methods(api):
     assert wrong.headers["Allow"] == "POST"
 
 
+def test_a_head_is_a_get_without_its_body(api):
+    answer = api.request("HEAD", "/things/12")
+    assert (answer.status, answer.body, answer.headers["Content-Type"]) == (200, b"", "application/json")
+    assert api.request("HEAD", "/echo").status == 405
+
+
 def test_a_body_has_a_limit(api):
     assert api.post("/raw", content=b"x" * (adapter.MAX_BODY + 1)).status == 413
     assert api.post("/raw", content=b"x" * adapter.MAX_BODY).status == 202
