@@ -10,7 +10,9 @@ from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Json
 DEFAULT_TIMEOUT: Final = 300  # seconds (semantics §2.6)
 
 WAITING: Final[tuple[ExecutionStatus, ...]] = ("requested", "scheduling", "scheduled")
-OPEN: Final[tuple[ExecutionStatus, ...]] = (*WAITING, "running", "canceling")
+RUNNING: Final[tuple[ExecutionStatus, ...]] = ("running",)
+CANCELING: Final[tuple[ExecutionStatus, ...]] = ("canceling",)
+OPEN: Final[tuple[ExecutionStatus, ...]] = (*WAITING, *RUNNING, *CANCELING)
 TERMINAL: Final[tuple[ExecutionStatus, ...]] = ("completed", "failed", "cancelled", "timeout", "abandoned")
 
 # A runner that has said nothing this long after its action's timeout is gone: SIGTERM's grace of 5 s, a cold start, and

@@ -258,11 +258,11 @@ def item_of(container: Json, index: Json) -> Json:
         try:
             return container[key]
         except KeyError:
-            raise MissingError(f"there is no field {key!r}") from None
+            raise _no_field("there is", key) from None
     if type(container) is list or type(container) is str:
         if type(index) is not int:
             if type(index) is str:
-                raise MissingError(f"{kind(container)} has no field {index!r}")
+                raise _no_field(f"{kind(container)} has", index)
             raise ExpressionError(f"a position is an integer, not {kind(index)}")
         try:
             return container[index]
@@ -270,7 +270,14 @@ def item_of(container: Json, index: Json) -> Json:
             raise MissingError(f"position {index} is out of range, there are {len(container)}") from None
     if type(container) is Secret or type(container) is Keystore:
         raise ExpressionError("a secret has no fields; a key's ref must be written out: keystore.<ref>")
-    raise MissingError(f"{kind(container)} has no field {index!r}")
+    raise _no_field(f"{kind(container)} has", index)
+
+
+def _no_field(said: str, name: Json) -> ExpressionError:
+    """Absence may be allowed for (``default``, a rule's lenient paths); a reach for Python's own attributes never is."""
+    if type(name) is str and name.startswith("__"):
+        return ExpressionError(f"{said} no field {name!r}: values have fields, not Python's attributes")
+    return MissingError(f"{said} no field {name!r}")
 
 
 def to_json(value: Json, meter: Meter) -> str:

@@ -14,11 +14,20 @@ def each_or_all(positions: Sequence[int], work: Callable[[Sequence[int]], None])
     try:
         work(positions)
     except Exception:
-        if len(positions) == 1:
-            logger.exception("message failed and will be delivered again")
-            return list(positions)
-        return [position for position in positions if each_or_all([position], work)]
+        return one_by_one(positions, lambda position: work([position]))
     return []
+
+
+def one_by_one(positions: Iterable[int], work: Callable[[int], None]) -> list[int]:
+    """Call ``work`` once per position. Returns those that raised."""
+    failed = []
+    for position in positions:
+        try:
+            work(position)
+        except Exception:
+            logger.exception("message failed and will be delivered again")
+            failed.append(position)
+    return failed
 
 
 def partial_response(message_ids: Sequence[str], failed: Iterable[int]) -> dict[str, list[dict[str, str]]]:

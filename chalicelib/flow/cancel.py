@@ -1,7 +1,7 @@
 """Cancelling an execution (semantics §2.7): at once while it waits, by way of ``canceling`` once it runs."""
 
 from chalicelib.domain.entities import Execution
-from chalicelib.domain.executions import TERMINAL, WAITING
+from chalicelib.domain.executions import RUNNING, TERMINAL, WAITING
 from chalicelib.services import Services
 
 BEFORE_START = "Cancelled by user before execution started"
@@ -23,7 +23,7 @@ def cancel(services: Services, tenant: str, id_: int) -> Execution | None:
     cancelled = activity.transition(id_, from_=WAITING, to="cancelled", result=result, now=now)
     if cancelled is not None:
         return cancelled
-    stopping = activity.transition(id_, from_=("running",), to="canceling", now=now)
+    stopping = activity.transition(id_, from_=RUNNING, to="canceling", now=now)
     if stopping is not None:
         return stopping
     execution = activity.get_execution(id_)

@@ -5,13 +5,14 @@ invocation that failed (its on-failure destination), which holds the :class:`Run
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from chalicelib.domain.entities import Execution
-from chalicelib.domain.executions import LOST, lost_again
-from chalicelib.flow.batches import each_or_all
+from chalicelib.domain.executions import CANCELING, LOST, RUNNING, lost_again
+from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.executor import token_hash
 from chalicelib.flow.rules import request_for
 from chalicelib.log import logger
@@ -36,10 +37,7 @@ _decode_failure = msgspec.json.Decoder(_Failure).decode
 
 def handle(services: Services, bodies: Sequence[str]) -> list[int]:
     """Take in a batch from the results queue. Returns the positions of the messages to deliver again."""
-    failed: list[int] = []
-    for position, body in enumerate(bodies):
-        failed += each_or_all([position], lambda _, body=body: _take_in(services, body))
-    return failed
+    return one_by_one(range(len(bodies)), lambda position: _take_in(services, bodies[position]))
 
 
 def _take_in(services: Services, body: str) -> None:
@@ -58,17 +56,15 @@ def _take_in(services: Services, body: str) -> None:
 
 def finish(services: Services, finished: RunFinished) -> None:
     """Move the execution to its end. A result that is not its current attempt's is dropped (design §3)."""
-    activity = services.store.tenant(finished.tenant).activity
-    proof = {"attempt": finished.attempt, "token_hash": token_hash(finished.token)}
-    now = services.clock()
-    done = activity.transition(
-        finished.execution, from_=("running",), to=finished.status, result=finished.result, now=now, **proof
+    report = partial(
+        services.store.tenant(finished.tenant).activity.finish,
+        finished.execution,
+        attempt=finished.attempt,
+        token_hash=token_hash(finished.token),
+        result=finished.result,
+        now=services.clock(),
     )
-    if done is None:
-        done = activity.transition(
-            finished.execution, from_=("canceling",), to="cancelled", result=finished.result, now=now, **proof
-        )
-    if done is None:
+    if report(status=finished.status, from_=RUNNING) is None and report(status="cancelled", from_=CANCELING) is None:
         logger.warning("result dropped", execution=finished.execution, attempt=finished.attempt, tenant=finished.tenant)
 
 
@@ -76,7 +72,7 @@ def postpone(services: Services, run: Run) -> None:
     """Put a run that never began back into the queue. No attempt is used up: none was made."""
     activity = services.store.tenant(run.tenant).activity
     waiting = activity.transition(
-        run.execution, from_=("running",), to="requested", attempt=run.attempt, now=services.clock(), undo_attempt=True
+        run.execution, from_=RUNNING, to="requested", attempt=run.attempt, now=services.clock(), undo_attempt=True
     )
     if waiting is not None:
         _request_again(services, run.tenant, waiting, delay=THROTTLED_DELAY)
@@ -87,12 +83,12 @@ def lost(services: Services, tenant: str, id_: int, attempt: int) -> None:
     activity = services.store.tenant(tenant).activity
     now = services.clock()
     if not lost_again(attempt):
-        waiting = activity.transition(id_, from_=("running",), to="requested", attempt=attempt, now=now)
+        waiting = activity.transition(id_, from_=RUNNING, to="requested", attempt=attempt, now=now)
         if waiting is not None:
             _request_again(services, tenant, waiting, delay=0)
             return
-    if activity.transition(id_, from_=("running",), to="abandoned", attempt=attempt, result=LOST, now=now) is None:
-        activity.transition(id_, from_=("canceling",), to="cancelled", attempt=attempt, result=LOST, now=now)
+    if activity.transition(id_, from_=RUNNING, to="abandoned", attempt=attempt, result=LOST, now=now) is None:
+        activity.transition(id_, from_=CANCELING, to="cancelled", attempt=attempt, result=LOST, now=now)
 
 
 def _request_again(services: Services, tenant: str, execution: Execution, *, delay: int) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from chalicelib.domain.entities import SYSTEM_TENANT, Action, Execution, Json
-from chalicelib.domain.executions import DEFAULT_TIMEOUT, lease_until
+from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
 from chalicelib.domain.parameters import secret_names
-from chalicelib.flow.batches import each_or_all
+from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.invoker import RunTooLargeError
 from chalicelib.flow.rules import seen_by_sender
 from chalicelib.flow.secrets import MissingKeyError, reveal
@@ -29,10 +29,7 @@ RUNNERS: Final = {
 
 def handle(services: Services, messages: Sequence[ExecutionRequested]) -> list[int]:
     """Start a batch of requested executions. Returns the positions of the messages to deliver again."""
-    failed: list[int] = []
-    for position, message in enumerate(messages):
-        failed += each_or_all([position], lambda _, message=message: _start(services, message))
-    return failed
+    return one_by_one(range(len(messages)), lambda position: _start(services, messages[position]))
 
 
 def _start(services: Services, message: ExecutionRequested) -> None:
@@ -42,12 +39,12 @@ def _start(services: Services, message: ExecutionRequested) -> None:
     action = snapshot.action(message.action_ref)
     if action is None or (action.runtime_ref != NATIVE and action.runtime_ref not in RUNNERS):
         activity.transition(
-            message.id, from_=("requested",), to="failed", result=_cannot_run(message.action_ref, action), now=now
+            message.id, from_=WAITING, to="failed", result=_cannot_run(message.action_ref, action), now=now
         )
         return
     if action.runtime_ref == NATIVE:
         done = {"succeeded": True, "exit_code": 0, "duration_ms": 0}
-        activity.transition(message.id, from_=("requested",), to="completed", result=done, started_at=now, now=now)
+        activity.transition(message.id, from_=WAITING, to="completed", result=done, started_at=now, now=now)
         return
     token = secrets.token_urlsafe(24)
     execution = activity.claim(
@@ -59,11 +56,11 @@ def _start(services: Services, message: ExecutionRequested) -> None:
         services.invoker.start(_run(services, snapshot, message.tenant, execution, action, token))
     except (MissingKeyError, RunTooLargeError) as error:
         activity.transition(
-            execution.id, from_=("running",), to="failed", result={"succeeded": False, "error": str(error)}, now=now
+            execution.id, from_=RUNNING, to="failed", result={"succeeded": False, "error": str(error)}, now=now
         )
     except Exception:
         # Undo the claim, so that the redelivered message can make it again.
-        activity.transition(execution.id, from_=("running",), to="requested", attempt=execution.attempt, now=now)
+        activity.transition(execution.id, from_=RUNNING, to="requested", attempt=execution.attempt, now=now)
         raise
 
 

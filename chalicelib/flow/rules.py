@@ -98,12 +98,12 @@ def handle(services: Services, messages: Sequence[EventAccepted]) -> list[int]:
     by_tenant: dict[str, list[int]] = defaultdict(list)
     for position, message in enumerate(messages):
         by_tenant[message.tenant].append(position)
-    failed: list[int] = []
-    for tenant, positions in by_tenant.items():
-        failed += each_or_all(
-            positions, lambda some, tenant=tenant: _process(services, tenant, [messages[position] for position in some])
-        )
-    return failed
+
+    def process(positions: Sequence[int]) -> None:
+        some = [messages[position] for position in positions]
+        _process(services, some[0].tenant, some)
+
+    return [failed for positions in by_tenant.values() for failed in each_or_all(positions, process)]
 
 
 def _process(services: Services, tenant: str, messages: Sequence[EventAccepted]) -> None:

@@ -110,8 +110,9 @@ def test_bad_parameters_fail_from_the_start_and_reach_no_runner(world: World) ->
 
 
 def test_a_rule_changed_a_moment_ago_counts(world: World) -> None:
-    rule = world.put_rule("p.r", conditions={"expression": "false"})
+    world.put_rule("p.r", conditions={"expression": "false"})
     world.happen(world.accepted({}))
+    rule = world.store.registry.rules.get("p.r")
     world.store.registry.commit(Put(msgspec.structs.replace(rule, conditions={})))
     world.happen(world.accepted({}))
     assert len(executions(world)) == 1
