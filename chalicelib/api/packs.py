@@ -78,6 +78,9 @@ class RegisterPackRequest(Body, kw_only=True, frozen=True):
 
 
 class PackResponse(View, kw_only=True, frozen=True):
+    """The ``worker_*`` fields are required by the published client, which is newer than the contract; packs do not say
+    here where their actions run, so they are empty."""
+
     id: int
     ref: str
     label: str
@@ -90,6 +93,9 @@ class PackResponse(View, kw_only=True, frozen=True):
     runtime_deps: list[str]
     dependencies: list[str]
     is_standard: bool
+    worker_selector: dict[str, str]
+    worker_tolerations: list[Json]
+    worker_affinity: dict[str, Json]
     created: datetime
     updated: datetime
     warnings: Omittable[list[Flaw]] = UNSET  # of a registration: what was left out (README 16)
@@ -304,7 +310,8 @@ def _shown(call: Call, pack: Pack, **computed: Any) -> PackResponse:
     if isinstance(config, dict) and not call.access.sees_pack(pack, "configure"):
         secret = parameters.secret_names(pack.conf_schema)
         config = {name: HIDDEN if name in secret else value for name, value in config.items()}
-    return PackResponse.of(pack, config=config, **{"warnings": None, **computed})
+    placement: dict[str, Any] = {"worker_selector": {}, "worker_tolerations": [], "worker_affinity": {}}
+    return PackResponse.of(pack, config=config, **{"warnings": None, **placement, **computed})
 
 
 def _installed_message(installed: "Installed") -> str:
