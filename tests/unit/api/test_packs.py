@@ -37,6 +37,9 @@ def wire(**changes: Any) -> Mapping[str, Any]:
         "runtime_deps": [],
         "dependencies": [],
         "is_standard": False,
+        "worker_selector": {},
+        "worker_tolerations": [],
+        "worker_affinity": {},
         **changes,
     }
 
