@@ -272,7 +272,12 @@ def _bootstrap(target: Target, outputs: Mapping[str, str]) -> None:
     os.environ.update(template.environment_of(outputs))
     from infra import bootstrap
 
-    bootstrap.prepare(package.ROOT / "packs" / "core", target.administrator)
+    try:
+        bootstrap.prepare(package.ROOT / "packs" / "core", target.administrator)
+        print("running a first action", flush=True)
+        bootstrap.prove()
+    except bootstrap.ProofError as error:
+        raise DeployError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import uvicorn
 import uvloop
 
@@ -262,11 +263,20 @@ async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyn
                 raise StartError(f"A function cannot start: {error}") from error
             web.rest_api = outputs["RestAPIId"]
             web.websocket_api = outputs.get("WebsocketAPIId")
+            await _knock(place)
             print(_summary(place, outputs, f"http://localhost:{place.aws_port}"))
             print(f"ready {place.url}", flush=True)
             await _until_stopped(server, stop, embedded.save)
         _say("stopping")
     embedded.stop_functions()
+
+
+async def _knock(place: Place) -> None:
+    """One request through the API that reaches the store, so that the first user's does not wait for connections."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{place.port}", timeout=30) as client:
+        answer = await client.post("/auth/login", json={"login": "nobody@attune.local", "password": "knock-knock"})
+        if answer.status_code != httpx.codes.UNAUTHORIZED:
+            raise StartError(f"The API answers {answer.status_code} to a sign-in: {answer.text[:200]}")
 
 
 async def _run_elsewhere(place: Place, listeners: list[socket.socket], stop: asyncio.Event) -> None:
