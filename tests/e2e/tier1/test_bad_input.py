@@ -188,7 +188,8 @@ HOSTILE = [
 def test_hostile_templates_harm_nothing(client: AttuneClient, test_pack: dict[str, Json]) -> None:
     """A template that loops, grows or reaches for attributes: an error on the enforcement, and the neighbours fire.
 
-    Where a template can be seen to be bad when the rule is made, 422 then is as good.
+    Where a template can be seen to be bad when the rule is made, 422 then is as good. A dotted path that leads nowhere,
+    whatever its names, is null (semantics 2.3): the parameter then has its default.
     """
     pack = test_pack["ref"]
     trigger = create_webhook_trigger(client, pack)
@@ -210,11 +211,11 @@ def test_hostile_templates_harm_nothing(client: AttuneClient, test_pack: dict[st
 
     wait_for_execution_count(client, 2, rule_ref=witness)
     for rule in accepted:
-        for row in wait_for_enforcement_count(client, 2, rule_ref=rule):
-            shown = client.get_enforcement(row["id"])
-            assert shown["status"] == "disabled", rule
-            assert len(json.dumps(shown)) < 20_000, "the error does not carry the harm with it"
-        assert client.list_executions(rule_ref=rule) == [], rule
+        met = [client.get_enforcement(row["id"]) for row in wait_for_enforcement_count(client, 2, rule_ref=rule)]
+        assert len(json.dumps(met)) < 20_000, "an error does not carry the harm with it"
+        processed = [enforcement for enforcement in met if enforcement["status"] == "processed"]
+        assert all(enforcement["config"] == {"message": "hello"} for enforcement in processed), rule
+        assert len(client.list_executions(rule_ref=rule)) == len(processed), rule
 
 
 @pytest.mark.rules

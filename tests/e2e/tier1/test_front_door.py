@@ -1,5 +1,7 @@
 """Health, signing in, and what answers for routes, methods and tokens that are not right."""
 
+import re
+
 import pytest
 from helpers.client import AttuneClient, Json
 from helpers.fixtures import unique_login
@@ -20,9 +22,8 @@ def test_health(anonymous: AttuneClient) -> None:
 def test_documentation_is_served_without_the_internet(anonymous: AttuneClient) -> None:
     document = anonymous.call("GET", "/api-spec/openapi.json")
     assert document["openapi"].startswith("3.1")
-    assert {"/api/v1/webhooks/{key}", "/api/v1/rules/{ref}/test", "/auth/login"} <= {
-        path.replace("{webhook_key}", "{key}") for path in document["paths"]
-    }
+    paths = {re.sub(r"{\w+}", "{}", path) for path in document["paths"]}
+    assert {"/api/v1/webhooks/{}", "/api/v1/rules/{}/test", "/auth/login"} <= paths
     page = anonymous.request("GET", "/docs")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")

@@ -35,8 +35,8 @@ def test_upload_and_run(client: AttuneClient) -> None:
             "pack.yaml": manifest(pack),
             "actions/sum.yaml": action_yaml(f"{pack}.sum", "sum.py", output_format="json"),
             "actions/sum.py": SUM,
-            "actions/count.yaml": action_yaml(f"{pack}.count", "count.sh", "shell"),
-            "actions/count.sh": "#!/bin/sh\nwc -c | tr -d ' '\n",
+            "actions/show.yaml": action_yaml(f"{pack}.show", "show.sh", "shell"),
+            "actions/show.sh": "#!/bin/sh\ncat\n",
             "triggers/ping.yaml": f"ref: {pack}.ping\nlabel: Ping\n",
             "rules/sum_on_ping.yaml": (
                 f"ref: {pack}.sum_on_ping\nlabel: Sum\ntrigger_ref: ping\naction_ref: sum\n"
@@ -54,10 +54,10 @@ def test_upload_and_run(client: AttuneClient) -> None:
     summed = wait_for_execution_status(client, client.execute(f"{pack}.sum", {"a": 2, "b": 40})["id"], "succeeded")
     assert summed["result"]["data"] == {"sum": 42}
     assert "stdout" not in summed["result"], "parsed output is not repeated as text"
-    counted = wait_for_execution_status(client, client.execute(f"{pack}.count", {"a": 1})["id"], "succeeded")
-    assert int(counted["result"]["stdout"]) == len(b'{"a":1}')
+    shown = wait_for_execution_status(client, client.execute(f"{pack}.show", {"a": 1})["id"], "succeeded")
+    assert json.loads(shown["result"]["stdout"]) == {"a": 1}
     assert client.data("GET", f"rules/{pack}.sum_on_ping")["trigger_ref"] == f"{pack}.ping"
-    assert [action["ref"] for action in client.items(f"packs/{pack}/actions")] == [f"{pack}.count", f"{pack}.sum"]
+    assert [action["ref"] for action in client.items(f"packs/{pack}/actions")] == [f"{pack}.show", f"{pack}.sum"]
     client.delete_pack(pack)
     assert client.request("GET", f"actions/{pack}.sum").status_code == 404
 

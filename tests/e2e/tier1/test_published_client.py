@@ -1,5 +1,7 @@
 """The client that Attune's users have (``attune-sdk`` on PyPI) works here as it is."""
 
+from collections.abc import Iterator
+
 import pytest
 from attune.api_client import AuthenticatedClient, Client
 from attune.api_client.api.actions import get_action, list_actions
@@ -23,11 +25,13 @@ pytestmark = pytest.mark.tier1
 
 
 @pytest.fixture
-def published(stack: Stack) -> AuthenticatedClient:
+def published(stack: Stack) -> Iterator[AuthenticatedClient]:
     """Signed in with the generated client itself."""
-    anonymous = Client(base_url=stack.url, raise_on_unexpected_status=True)
-    answer = login.sync(client=anonymous, body=LoginRequest(login=ADMIN_LOGIN, password=ADMIN_PASSWORD))
-    return AuthenticatedClient(base_url=stack.url, token=answer.data.access_token, raise_on_unexpected_status=True)
+    with Client(base_url=stack.url, raise_on_unexpected_status=True) as anonymous:
+        answer = login.sync(client=anonymous, body=LoginRequest(login=ADMIN_LOGIN, password=ADMIN_PASSWORD))
+    token = answer.data.access_token
+    with AuthenticatedClient(base_url=stack.url, token=token, raise_on_unexpected_status=True) as signed_in:
+        yield signed_in
 
 
 def test_reads(published: AuthenticatedClient) -> None:

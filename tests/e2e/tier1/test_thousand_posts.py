@@ -1,16 +1,15 @@
 """A thousand posts, 32 at a time: a thousand executions, none twice (issue 2)."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from helpers.client import AttuneClient, Json
 from helpers.fixtures import create_webhook_trigger
 from helpers.polling import wait_for, wait_for_enforcement_count
 from helpers.stack import Stack
+from helpers.witness import Witness, listening
 
 pytestmark = [pytest.mark.tier1, pytest.mark.webhook, pytest.mark.performance]
 
@@ -20,24 +19,19 @@ DEADLINE = 240
 
 
 @pytest.fixture
-def journal() -> Iterator[Path]:
-    """A file that actions may append to, whichever user they run as."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o777)
-        path = Path(folder) / "journal"
-        path.touch()
-        path.chmod(0o666)
-        yield path
+def witness() -> Iterator[Witness]:
+    with listening() as there:
+        yield there
 
 
 def test_a_thousand_posts_run_once_each(
-    stack: Stack, client: AttuneClient, test_pack: dict[str, Json], journal: Path
+    stack: Stack, client: AttuneClient, test_pack: dict[str, Json], witness: Witness
 ) -> None:
     """Counted three ways: by rows, by what each execution was given, and by what really ran."""
     pack = test_pack["ref"]
     trigger = create_webhook_trigger(client, pack)
     action = f"{pack}.note"
-    entrypoint = f'echo "$n" >> {journal}' if stack.is_local else 'echo "$n"'
+    entrypoint = witness.shell_command if stack.is_local else 'echo "$n"'
     client.create_action(action, pack, entrypoint=entrypoint, param_schema={"n": {"type": "integer", "required": True}})
     rule = client.create_rule(
         f"{pack}.rule", pack, trigger_ref=trigger.ref, action_ref=action, action_params={"n": "{{ event.payload.n }}"}
@@ -58,5 +52,4 @@ def test_a_thousand_posts_run_once_each(
     executions = client.list_executions(rule_ref=rule)
     assert {row["enforcement"] for row in executions} == {row["id"] for row in enforcements}
     if stack.is_local:
-        ran = Counter(int(line) for line in journal.read_text().split())
-        assert ran == Counter(range(POSTS)), "every post ran once"
+        assert Counter(witness.told) == Counter(str(n) for n in range(POSTS)), "every post ran once"
