@@ -69,7 +69,10 @@ class Conflict(Exception):  # noqa: N818  # the name by which the API answers: 4
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write ``entity``: with ``new`` it must not exist, else its revision must be the stored one."""
+    """Write ``entity``: with ``new`` it must not exist, else its id and revision must be the stored ones.
+
+    What is stored has the next revision, from 1 on: to change a thing further, read it again.
+    """
 
     entity: Definition
     new: bool = False
@@ -257,7 +260,9 @@ class Registry:
         if operation.new:
             return rows.pk.does_not_exist()
         if operation.revision is not None:
-            return rows.revision == operation.revision
+            # The id too: it may have been deleted and made anew, with revisions from the start.
+            unchanged: Condition = (rows.revision == operation.revision) & (rows.id == operation.row.id)
+            return unchanged
         return None
 
 

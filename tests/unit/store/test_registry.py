@@ -1,6 +1,7 @@
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from pynamodb.exceptions import TransactWriteError
 from unit.store.builders import NOW, a_key, a_pack, a_rule, a_trigger, an_action, new_id
@@ -24,9 +25,7 @@ def test_what_is_put_comes_back_whole(registry: Registry) -> None:
     action = an_action(param_schema={"n": {"type": "integer", "default": 2**60}}, timeout=7)
     registry.commit(Put(action, new=True))
     stored = registry.actions.get("demo.act")
-    assert stored is not None
-    assert stored.revision == 1
-    assert (stored.param_schema, stored.timeout, stored.created) == (action.param_schema, 7, NOW)
+    assert stored == msgspec.structs.replace(action, revision=1)
 
 
 def test_new_refuses_what_exists_and_changes_nothing(registry: Registry, store: Store) -> None:
@@ -56,6 +55,16 @@ def test_a_put_does_not_bring_back_what_was_deleted(registry: Registry) -> None:
     with pytest.raises(Conflict):
         registry.commit(Put(rule))
     assert registry.rules.get("demo.rule") is None
+
+
+def test_a_put_does_not_overwrite_what_was_made_anew(registry: Registry) -> None:
+    registry.commit(Put(a_rule(label="first"), new=True))
+    first = registry.rules.get("demo.rule")
+    registry.commit(Delete("rule", "demo.rule"))
+    registry.commit(Put(a_rule(label="second"), new=True))
+    with pytest.raises(Conflict):
+        registry.commit(Put(first))
+    assert registry.rules.get("demo.rule").label == "second"
 
 
 def test_deleting_what_is_not_there_is_fine(registry: Registry) -> None:
