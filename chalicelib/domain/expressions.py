@@ -29,7 +29,10 @@ Functions = Mapping[str, Callable[..., Json]]
 Path = tuple[str | int, ...]
 
 _NO_FUNCTIONS: Final[Functions] = {}
-_CARRIAGE_RETURN: Final = "\ufdd0"  # a code point that text cannot have; see `_KeepsNewlines`
+# What Jinja's lexer would take for something else goes through it as code points that text does not have (see
+# `_KeepsText`): carriage returns, and the shell's `${#name}`, in which it would see a comment begin.
+_CARRIAGE_RETURN: Final = "\ufdd0"
+_SHELL_LENGTH: Final = "\ufdd1"
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 
@@ -114,9 +117,9 @@ def parse_template(source: str) -> nodes.Template:
     return _parsed(source, lambda text: Parser(_ENVIRONMENT, text).parse())
 
 
-def restore_newlines(text: str) -> str:
-    """The text of a template's tree as it was written."""
-    return text.replace(_CARRIAGE_RETURN, "\r")
+def as_written(text: str) -> str:
+    """A piece of a template's tree as it stood in the source."""
+    return text.replace(_CARRIAGE_RETURN, "\r").replace(_SHELL_LENGTH, "${#")
 
 
 def _parse_expression(text: str) -> nodes.Expr:
@@ -129,8 +132,10 @@ def _parse_expression(text: str) -> nodes.Expr:
 
 
 def _parsed(source: str, parse: Callable[[str], Tree]) -> Tree:
+    if _CARRIAGE_RETURN in source or _SHELL_LENGTH in source:
+        raise ExpressionError(f"{shortened(source)!r} has code points that are not characters")
     try:
-        return parse(source.replace("\r", _CARRIAGE_RETURN))
+        return parse(source.replace("\r", _CARRIAGE_RETURN).replace("${#", _SHELL_LENGTH))
     except TemplateError as error:
         line = getattr(error, "lineno", 1)
         where = f" on line {line}" if line > 1 else ""
@@ -163,7 +168,7 @@ def reason(error: BaseException) -> str:
     return str(error) or "it is not possible"
 
 
-class _KeepsNewlines(Lexer):
+class _KeepsText(Lexer):
     """Jinja's lexer, without its rewriting of text.
 
     Jinja turns every ``\\r\\n`` into ``\\n``, which would corrupt a parameter; so carriage returns go through it
@@ -191,7 +196,7 @@ class _KeepsNewlines(Lexer):
 
 def _reescaped(literal: str) -> str:
     """A string literal that Python's escapes, which Jinja applies next, turn into what ours say."""
-    text = _ESCAPE.sub(_unescape, restore_newlines(literal[1:-1]))
+    text = _ESCAPE.sub(_unescape, as_written(literal[1:-1]))
     return f"'{text.encode('unicode-escape').decode()}'"
 
 
@@ -212,7 +217,7 @@ class _Environment(Environment):
 
 # Only its lexer and parser are used: what is rendered is parameters of actions, not HTML, so nothing is escaped.
 _ENVIRONMENT: Final = _Environment(keep_trailing_newline=True, autoescape=False)
-_LEXER: Final = _KeepsNewlines(_ENVIRONMENT)
+_LEXER: Final = _KeepsText(_ENVIRONMENT)
 
 
 def path_of(tree: nodes.Node) -> Path | None:
@@ -286,6 +291,17 @@ class Compiler:
         name = tree.name
         if name == "null":
             return lambda _: None
+        read = self._variable(name)
+
+        def read_value(frame: Frame) -> Any:
+            value = read(frame)
+            if type(value) is Keystore:
+                raise ExpressionError("name one key of the keystore: keystore.<ref>")
+            return value
+
+        return read_value
+
+    def _variable(self, name: str) -> Node:
         if name not in self.bound:
             self.names.add(name)
 
@@ -337,7 +353,7 @@ class Compiler:
 
     def _path(self, path: Path) -> Node:
         root, *parts = path
-        read = self._name(nodes.Name(root, "load"))
+        read = self._variable(str(root))
         reference = ".".join(str(part) for part in parts)
         item_of = values.item_of
 
@@ -380,10 +396,12 @@ class Compiler:
         path = dashed_path_of(tree)
         if path is None:
             return lambda frame: subtract(one(frame), other(frame))
-        follow = self._path(path)
+        follow, root = self._path(path), str(path[0])
 
         def subtract_or_follow(frame: Frame) -> Any:
             # `event.payload.user-name` parses as a difference; it is one only if both sides are there.
+            if type(frame.scope.get(root)) is Keystore:
+                return follow(frame)
             try:
                 return subtract(one(frame), other(frame))
             except MissingError:

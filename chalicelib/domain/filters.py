@@ -274,7 +274,7 @@ def _round(_: Meter, value: Json, precision: Json = 0, method: Json = "common") 
     if abs(digits) > 300:
         raise ExpressionError("round: the precision must be from -300 to 300")
     if method == "common":
-        return checked(round(float(value), digits))
+        return checked(round(value, digits))
     scale = 10.0**digits
     scaled = float(value) * scale
     return checked(float(-(-scaled // 1) if method == "ceil" else scaled // 1) / scale)
@@ -290,7 +290,7 @@ def _slice(meter: Meter, value: Json, slices: Json, fill_with: Json = None) -> J
     for index in range(count):
         end = start + each + (index < more)
         column = items[start:end]
-        if fill_with is not None and more and index >= more:
+        if fill_with is not None and index >= more:
             column = [*column, fill_with]
         columns.append(column)
         start = end

@@ -28,7 +28,7 @@ from chalicelib.domain.expressions import (
     path_of,
     reason,
     refuse_secrets,
-    restore_newlines,
+    as_written,
     shortened,
 )
 from chalicelib.domain.schemas import SchemaError, compile_schema
@@ -171,7 +171,7 @@ def check_templates(value: Json) -> list[str]:
 def render(value: Json, scope: Mapping[str, Any], *, missing: Missing) -> Json:
     """``value`` with every template in it evaluated in ``scope``.
 
-    ``missing="null"`` makes a plain dotted path that leads nowhere null, as in rules (``semantics.md`` §2.3); everything
+    ``missing="null"`` makes a plain dotted path that leads nowhere null, as in rules (``semantics.md`` §2.3). Everything
     else that goes wrong is an :class:`ExpressionError`, which names the place.
     """
     rendering = _Rendering(scope, missing)
@@ -357,7 +357,7 @@ class _TemplateCompiler(Compiler):
 
     def _output(self, tree: nodes.Node) -> _Statement:
         if isinstance(tree, nodes.TemplateData):
-            data = restore_newlines(tree.data)
+            data = as_written(tree.data)
 
             def write_data(frame: Frame, written: list[Any]) -> None:
                 frame.meter.spend_text(len(data))

@@ -1,0 +1,197 @@
+"""The table of workflow-language.md §8."""
+
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.expressions import ExpressionError, compile_expression
+from chalicelib.domain.functions import FUNCTIONS
+
+
+def value_of(source: str, **scope: Any) -> Any:
+    return compile_expression(source).evaluate(scope)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("string('a')", "a"),
+        ("string(null)", "null"),
+        ("string(true)", "true"),
+        ("string(1)", "1"),
+        ("string(1.0)", "1.0"),
+        ("string([1, {'a': 'é'}])", '[1,{"a":"é"}]'),
+        ("number('5')", 5.0),
+        ("number(' -2.5e1 ')", -25.0),
+        ("number(true)", 1.0),
+        ("number(false)", 0.0),
+        ("number(5)", 5),
+        ("int(3.9)", 3),
+        ("int(-3.9)", -3),
+        ("int('42')", 42),
+        ("int('3.7')", 3),
+        ("int(' -5 ')", -5),
+        ("int(true)", 1),
+        ("bool('')", False),
+        ("bool('false')", True),
+        ("bool([])", False),
+        ("bool(0.0)", False),
+        ("bool({'a': 1})", True),
+        ("type_of(null)", "null"),
+        ("type_of(true)", "bool"),
+        ("type_of(1)", "number"),
+        ("type_of(1.5)", "number"),
+        ("type_of('')", "string"),
+        ("type_of([])", "array"),
+        ("type_of({})", "object"),
+        ("length('héllo')", 6),
+        ("length([1, 2])", 2),
+        ("length({'a': 1})", 1),
+        ("length('')", 0),
+        ("keys({'b': 1, 'a': 2})", ["b", "a"]),
+        ("values({'b': 1, 'a': 2})", [1, 2]),
+        ("abs(-2)", 2),
+        ("abs(-2.5)", 2.5),
+        ("floor(2.7)", 2),
+        ("floor(-2.1)", -3),
+        ("ceil(2.1)", 3),
+        ("ceil(-2.7)", -2),
+        ("round(2.5)", 3),
+        ("round(-2.5)", -3),
+        ("round(2.4)", 2),
+        ("round(0.49999999999999994)", 0),
+        ("round(7)", 7),
+        ("min(2, 1.5)", 1.5),
+        ("max(2, 3)", 3),
+        ("min('b', 'a')", "a"),
+        ("max('b', 'a')", "b"),
+        ("sum([1, 2])", 3),
+        ("sum([1, 2.0])", 3.0),
+        ("sum([])", 0),
+        ("lower('ÀB')", "àb"),
+        ("upper('àb')", "ÀB"),
+        ("trim('  a b\n')", "a b"),
+        ("split('a,b,,c', ',')", ["a", "b", "", "c"]),
+        ("split('', ',')", [""]),
+        ("join(['a', 1, null, true, [2]], '-')", "a-1-null-true-[2]"),
+        ("join([], ',')", ""),
+        ("replace('aXbX', 'X', '--')", "a--b--"),
+        ("starts_with('abc', 'ab')", True),
+        ("starts_with('abc', 'b')", False),
+        ("ends_with('abc', 'bc')", True),
+        ("match('^a.c$', 'abc')", True),
+        ("match('b', 'abc')", True),
+        ("match('^b', 'abc')", False),
+        (r"match('\d{2}', 'x42')", True),
+        ("contains([1, 2.0], 2)", True),
+        ("contains({'a': 1}, 'a')", True),
+        ("contains('hello', 'ell')", True),
+        ("reversed([1, 2])", [2, 1]),
+        ("reversed('ab')", "ba"),
+        ("sort([3, 1.5, 2])", [1.5, 2, 3]),
+        ("sort(['b', 'a', 'B'])", ["B", "a", "b"]),
+        ("sort([])", []),
+        ("unique([1, 1.0, true, 'a', 'a', [1], [1], null, null])", [1, True, "a", [1], None]),
+        ("flat([1, [2, [3]], []])", [1, 2, [3]]),
+        ("zip([1, 2, 3], ['a', 'b'])", [[1, "a"], [2, "b"]]),
+        ("range(3)", [0, 1, 2]),
+        ("range(1, 3)", [1, 2]),
+        ("range(3, 1)", []),
+        ("range(-1)", []),
+        ("range(5, 1, -2)", [5, 3]),
+        ("slice([1, 2, 3], 1)", [2, 3]),
+        ("slice([1, 2, 3], 0, 2)", [1, 2]),
+        ("slice('hello', 1, 3)", "el"),
+        ("slice([1, 2], -1)", [2]),
+        ("index_of([1, 2.0], 2)", 1),
+        ("index_of('hello', 'l')", 2),
+        ("index_of([1], 9)", -1),
+        ("index_of('a', 'z')", -1),
+        ("count([1, 1.0, true], 1)", 2),
+        ("count('banana', 'an')", 2),
+        ("merge({'a': 1, 'b': 1}, {'b': 2})", {"a": 1, "b": 2}),
+        ("chunks([1, 2, 3], 2)", [[1, 2], [3]]),
+        ("chunks([], 2)", []),
+    ],
+)
+def test_gives(source: str, expected: Any) -> None:
+    value = value_of(source)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "number('x')",
+        "number(null)",
+        "number('')",
+        "number('nan')",
+        "number('0x10')",
+        "number([])",
+        "int('x')",
+        "int(null)",
+        "int('1_000')",
+        "length(1)",
+        "length(null)",
+        "keys([])",
+        "values('a')",
+        "abs('1')",
+        "abs(true)",
+        "floor('1')",
+        "ceil(null)",
+        "round('1')",
+        "min(1, 'a')",
+        "max(true, 1)",
+        "min([1], [2])",
+        "sum(['a'])",
+        "sum([true])",
+        "sum('a')",
+        "lower(1)",
+        "upper(null)",
+        "trim([])",
+        "split('a', '')",
+        "split(1, ',')",
+        "join('a', ',')",
+        "join([1], 1)",
+        "replace('a', 1, 'b')",
+        "starts_with(1, '1')",
+        "ends_with('a', 1)",
+        "match('(', 'a')",
+        "match('a', 1)",
+        "match(1, 'a')",
+        "contains(1, 1)",
+        "contains('a', 1)",
+        "reversed({})",
+        "sort([1, 'a'])",
+        "sort([true, false])",
+        "sort([[1], [0]])",
+        "sort('ba')",
+        "unique('a')",
+        "flat({})",
+        "zip([1], 'a')",
+        "range('a')",
+        "range(1.5)",
+        "range(1, 2, 0)",
+        "slice({}, 1)",
+        "slice([1], 'a')",
+        "index_of(1, 1)",
+        "count({}, 1)",
+        "merge({}, [])",
+        "chunks([1], 0)",
+        "chunks([1], -1)",
+        "chunks('ab', 1)",
+    ],
+)
+def test_refuses(source: str) -> None:
+    with pytest.raises(ExpressionError):
+        value_of(source)
+
+
+def test_the_table_is_the_contracts() -> None:
+    named = """
+        string number int bool type_of length keys values abs floor ceil round min max sum lower upper trim split join
+        replace starts_with ends_with match contains reversed sort unique flat zip range slice index_of count merge
+        chunks
+    """
+    assert set(FUNCTIONS) == set(named.split())
