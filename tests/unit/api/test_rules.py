@@ -59,6 +59,9 @@ def test_a_summary_leaves_out_what_only_the_detail_has(api):
         ({"action_params": {"name": "x", "times": "often"}}, 422),
         ({"trigger_params": {"every": "minute"}}, 422),
         ({"permission_set_refs": ["nowhere.set"]}, 422),
+        ({"conditions": [{"field": "a", "operator": "resembles", "value": 1}]}, 422),
+        ({"conditions": {"expression": "1 +"}}, 422),
+        ({"conditions": 5}, 422),
     ],
 )
 def test_a_bad_rule_is_refused_and_leaves_nothing(api, change, status):
@@ -78,6 +81,21 @@ def test_wrong_parameters_are_named(api):
 def test_a_template_stands_for_any_type(api):
     params = {"name": "{{ event.payload.name }}", "times": "{{ event.payload.times }}", "extra": True}
     assert good_rule(api, action_params=params)["action_params"] == params
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        None,
+        [],
+        "event.payload.level > 3",
+        {"expression": "{{ event.payload.level > 3 }}"},
+        [{"field": "level", "operator": "gt", "value": 3}],
+        {"any": [{"field": "a", "operator": "exists"}, {"all": [{"field": "b", "operator": "eq", "value": 1}]}]},
+    ],
+)
+def test_every_form_of_conditions_is_read_back_as_it_was_sent(api, conditions):
+    assert good_rule(api, conditions=conditions)["conditions"] == ({} if conditions is None else conditions)
 
 
 def test_a_ref_is_taken_once(api):
