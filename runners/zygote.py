@@ -65,7 +65,7 @@ class Zygote:
                 self._look_after_children()
             if self._control.fileno() not in ready:
                 continue
-            request, streams, _, _ = socket.recv_fds(self._control, 1, child.STREAMS)
+            request, streams = self._next_request()
             if request == FORK:
                 if self._fork():
                     return streams
@@ -80,8 +80,16 @@ class Zygote:
                     remove_tree(self._means.base)
                 return None
 
+    def _next_request(self) -> tuple[bytes, list[int]]:
+        try:
+            request, streams, _, _ = socket.recv_fds(self._control, 1, child.STREAMS)
+        except ConnectionError:  # the runner went with a reply unread
+            return b"", []
+        return request, streams
+
     def _reply(self, what: int, status: int = 0, cpu: float = 0.0, memory: int = 0) -> None:
-        self._control.sendall(REPLY.pack(what, status, cpu, memory))
+        with contextlib.suppress(ConnectionError):  # the runner is gone, as the next request will say
+            self._control.sendall(REPLY.pack(what, status, cpu, memory))
 
     def _fork(self) -> bool:
         try:
@@ -125,8 +133,7 @@ class Zygote:
         self._kill_stragglers()
         self._remove_traces()
         self._child = 0
-        with contextlib.suppress(OSError):  # the runner may be gone, which is why we are here
-            self._reply(ENDED, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+        self._reply(ENDED, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 
     def _kill_stragglers(self) -> None:
         """Daemons left the process group, but they cannot leave the family: orphans become our children."""

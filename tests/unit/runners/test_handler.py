@@ -126,7 +126,7 @@ def test_inline_shell_has_its_parameters_as_variables_that_are_not_exported(carr
 
 def test_a_parameter_cannot_take_the_place_of_a_shells_own_variable(carry_out: Carry) -> None:
     finished = carry_out(
-        "shell", 'ls / >/dev/null && echo "$PARAM_PATH"', parameters={"PATH": "/nowhere", "UID": "0", "IFS": "s"}
+        "shell", 'ls /usr >/dev/null && echo "$PARAM_PATH"', parameters={"PATH": "/nowhere", "UID": "0", "IFS": "s"}
     )
 
     assert finished.result["stdout"] == "/nowhere\n"

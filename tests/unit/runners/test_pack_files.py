@@ -85,11 +85,8 @@ def test_nothing_is_unpacked_outside(base: Path, name: str) -> None:
     content = buffer.getvalue()
     packs = PackFiles(base, Store(demo=content))
 
-    if name.startswith("/"):
-        packs.folder("acme", pack(content))  # tarfile's data filter makes it relative
-    else:
-        with pytest.raises(PackUnavailableError):
-            packs.folder("acme", pack(content))
+    with pytest.raises(PackUnavailableError, match="does not lie in the pack"):
+        packs.folder("acme", pack(content))
     assert not Path("/etc/outside").exists()
     assert [path.name for path in base.iterdir()] == ["packs"]
 
