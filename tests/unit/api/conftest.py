@@ -12,7 +12,7 @@ Every test gets a tenant of its own, so that nothing it stores is seen by anothe
 import json as jsonlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -187,36 +187,30 @@ def multipart_body(boundary: str, fields: Mapping[str, str], files: Mapping[str,
 
 
 @pytest.fixture(scope="session")
-def deployment() -> Iterator[Services]:
-    """Tables, queues, bucket and secret on moto, with the default permission sets and a standard pack ``core``."""
+def settings() -> Iterator[Settings]:
+    """Queues, bucket and secret of a deployment on moto."""
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.delenv("AWS_ENDPOINT_URL", raising=False)
         clients.forget()
-        for resource, name in ((tables.REGISTRY, "registry"), (tables.ACTIVITY, "activity")):
-            clients.dynamodb().create_table(**tables.create_request(resource, name))
         clients.s3().create_bucket(Bucket="attune")
         queues = {name: clients.sqs().create_queue(QueueName=name)["QueueUrl"] for name in QUEUES}
         keys = {"jwt": [{"kid": "1", "key": key()}], "master": [{"kid": "1", "key": key()}]}
         clients.secretsmanager().create_secret(Name="attune", SecretString=jsonlib.dumps(keys))
-        services = open_services(
-            Settings(
-                registry_table="registry",
-                activity_table="activity",
-                events_queue=queues["events"],
-                executions_queue=queues["executions"],
-                results_queue=queues["results"],
-                runner_function="runner",
-                bucket="attune",
-                secret="attune",
-                api_url="http://localhost:8080",
-                self_registration=True,
-            )
+        yield Settings(
+            registry_table="registry",
+            activity_table="activity",
+            events_queue=queues["events"],
+            executions_queue=queues["executions"],
+            results_queue=queues["results"],
+            runner_function="runner",
+            bucket="attune",
+            secret="attune",
+            api_url="http://localhost:8080",
+            self_registration=True,
         )
-        seed(services)
-        yield services
         clients.forget()
 
 
@@ -236,10 +230,17 @@ def seed(services: Services) -> None:
 
 
 @pytest.fixture
-def services(deployment: Services) -> Services:
-    """The deployment, with a default tenant of this test's own."""
+def services(settings: Settings) -> Iterator[Services]:
+    """The deployment with tables of this test's own: moto copies all there is with every transaction. They hold the
+    default permission sets and a standard pack ``core``; the default tenant is the test's own too."""
     tenant = f"t-{secrets.token_hex(6)}"
-    return replace(deployment, settings=msgspec.structs.replace(deployment.settings, default_tenant=tenant))
+    for resource, name in ((tables.REGISTRY, "registry"), (tables.ACTIVITY, "activity")):
+        clients.dynamodb().create_table(**tables.create_request(resource, name))
+    services = open_services(msgspec.structs.replace(settings, default_tenant=tenant))
+    seed(services)
+    yield services
+    for name in ("registry", "activity"):
+        clients.dynamodb().delete_table(TableName=name)
 
 
 @pytest.fixture
