@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from unit.api.resources import make_pack, make_trigger, sent
 
+from chalicelib import clients
 from chalicelib.store.registry import Put
 
 ENABLE = "/api/v1/triggers/mine.called/webhooks/enable"
@@ -206,3 +207,19 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(api, key):
         assert api.put(CONFIG, json=config).status == 422
     assert api.put(CONFIG, json=[1]).status == 422
     assert api.get(CONFIG).data == {"payload_size_limit_kb": 5}
+
+
+def test_a_warm_delivery_costs_one_call(api, key):
+    """Design §9: of the nine calls from a webhook to a completed execution, receiving it takes one."""
+    post(api, key)
+    calls = []
+
+    def count(event_name, **_):
+        calls.append(event_name)
+
+    clients.on_event("before-send", count)
+    try:
+        post(api, key)
+    finally:
+        clients.off_event("before-send", count)
+    assert calls == ["before-send.sqs.SendMessage"]
