@@ -11,19 +11,20 @@ why.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
 from chalicelib.domain import values
+from chalicelib.domain.caching import compiled_once
 from chalicelib.domain.entities import Json
-from chalicelib.domain.expressions import Expression, Frame, compile_expression, refuse_secrets
+from chalicelib.domain.expressions import UNEXPECTED, Expression, Frame, compile_expression, reason, refuse_secrets
 from chalicelib.domain.functions import matches
 from chalicelib.domain.patterns import PatternError, compile_pattern
 from chalicelib.domain.templates import compile_template, is_template
 from chalicelib.domain.values import ExpressionError, Meter, MissingError, Secret
 
+MAX_BYTES = 65_536
 MAX_CLAUSES = 200
 MAX_NESTING = 10
 MAX_FIELD = 1_000  # characters
@@ -87,12 +88,14 @@ def compile_criteria(conditions: Json) -> Criteria:
         return _EVERYTHING
     try:
         text = msgspec.json.encode(conditions)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CriteriaError(f"conditions must be JSON: {error}") from None
+    if len(text) > MAX_BYTES:
+        raise CriteriaError(f"conditions may have at most {MAX_BYTES} bytes")
     return _compile(text)
 
 
-@lru_cache(maxsize=4096)
+@compiled_once
 def _compile(text: bytes) -> Criteria:
     compiler = _Compiler()
     node = compiler.compile(msgspec.json.decode(text), "conditions", 0)
@@ -208,9 +211,9 @@ def _noted(source: str, evaluate: Callable[[Frame], tuple[bool, Json]]) -> _Node
         except ExpressionError as error:
             clauses.append(Clause(source, None, None, str(error)))
             return str(error)
-        except RecursionError:
-            clauses.append(Clause(source, None, None, "the values are nested too deeply"))
-            return "the values are nested too deeply"
+        except UNEXPECTED as error:
+            clauses.append(Clause(source, None, None, reason(error)))
+            return reason(error)
         clauses.append(Clause(source, matched, value))
         return matched
 

@@ -8,7 +8,6 @@ object and never anything else, and whatever loops or grows pays for it beforeha
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, nodes
@@ -17,12 +16,14 @@ from jinja2.lexer import Lexer
 from jinja2.parser import Parser
 
 from chalicelib.domain import filters, values
+from chalicelib.domain.caching import compiled_once
 from chalicelib.domain.entities import Json
 from chalicelib.domain.functions import FUNCTIONS
 from chalicelib.domain.values import ExpressionError as ExpressionError
 from chalicelib.domain.values import Keystore, Meter, MissingError, Secret
 
 MAX_SOURCE = 20_000  # characters of one expression
+MAX_TOKENS = 5_000  # of one source; Jinja takes some 20 µs for each
 MAX_NESTING = 150  # levels of nodes within nodes; Python's stack takes more
 
 Functions = Mapping[str, Callable[..., Json]]
@@ -99,7 +100,7 @@ UNEXPECTED: Final = (
 """What Python raises where a check of ours did not see an error coming."""
 
 
-@lru_cache(maxsize=4096)
+@compiled_once
 def compile_expression(source: str) -> Expression:
     """The compiled expression, cached; one pair of surrounding ``{{ }}`` is stripped."""
     text = source.strip()
@@ -146,11 +147,15 @@ def _parsed(source: str, parse: Callable[[str], Tree]) -> Tree:
 
 def refuse_secrets(value: Any) -> None:
     """:class:`ExpressionError` if a secret is anywhere in ``value``."""
-    if type(value) is Secret or type(value) is Keystore:
-        raise ExpressionError("a secret cannot be read here")
-    if type(value) is list or type(value) is dict:
-        for item in value.values() if type(value) is dict else value:
-            refuse_secrets(item)
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is Secret or type(item) is Keystore:
+            raise ExpressionError("a secret cannot be read here")
+        if type(item) is list:
+            waiting.extend(item)
+        elif type(item) is dict:
+            waiting.extend(item.values())
 
 
 def shortened(source: str) -> str:
@@ -190,8 +195,14 @@ class _KeepsText(Lexer):
     def wrap(
         self, stream: Iterable[tuple[int, str, str]], name: str | None = None, filename: str | None = None
     ) -> Iterator[Any]:
-        unescaped = ((line, kind, _reescaped(value) if kind == "string" else value) for line, kind, value in stream)
-        return super().wrap(unescaped, name, filename)
+        return super().wrap(_bounded(stream), name, filename)
+
+
+def _bounded(stream: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, str, str]]:
+    for count, (line, kind, value) in enumerate(stream):
+        if count > MAX_TOKENS:
+            raise ExpressionError(f"a source may have at most {MAX_TOKENS} tokens")
+        yield line, kind, _reescaped(value) if kind == "string" else value
 
 
 def _reescaped(literal: str) -> str:

@@ -53,7 +53,7 @@ class Pattern:
             raise PatternError("the text is not valid Unicode") from None
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def compile_pattern(source: str, *, ignore_case: bool = False) -> Pattern:
     """The compiled pattern, or :class:`PatternError`."""
     return Pattern(source, ignore_case=ignore_case)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chalicelib.domain.caching import compiled_once
 from chalicelib.domain.entities import Json
 from chalicelib.domain.patterns import PatternError, compile_pattern
 
@@ -94,7 +95,7 @@ def type_name(value: Json) -> str:
     return "object"
 
 
-@lru_cache(maxsize=512)
+@compiled_once
 def _compile(text: bytes) -> CompiledSchema:
     schema = msgspec.json.decode(text)
     builder = _Builder(schema)

@@ -12,23 +12,23 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
 from jinja2 import nodes
 
+from chalicelib.domain.caching import compiled_once
 from chalicelib.domain.entities import Event, Json, Pack, Rule
 from chalicelib.domain.expressions import (
     UNEXPECTED,
     Compiler,
     Frame,
     Node,
+    as_written,
     parse_template,
     path_of,
     reason,
     refuse_secrets,
-    as_written,
     shortened,
 )
 from chalicelib.domain.schemas import SchemaError, compile_schema
@@ -129,7 +129,7 @@ class _Parts:
                 self.parts.append(part)
 
 
-@lru_cache(maxsize=4096)
+@compiled_once
 def compile_template(source: str) -> Template:
     """The compiled template, cached; or :class:`ExpressionError`."""
     if len(source) > MAX_SOURCE:
@@ -171,8 +171,8 @@ def check_templates(value: Json) -> list[str]:
 def render(value: Json, scope: Mapping[str, Any], *, missing: Missing) -> Json:
     """``value`` with every template in it evaluated in ``scope``.
 
-    ``missing="null"`` makes a plain dotted path that leads nowhere null, as in rules (``semantics.md`` §2.3). Everything
-    else that goes wrong is an :class:`ExpressionError`, which names the place.
+    ``missing="null"`` makes a plain dotted path that leads nowhere null, as in rules (``semantics.md`` §2.3). Whatever
+    else goes wrong is an :class:`ExpressionError`, which names the place.
     """
     rendering = _Rendering(scope, missing)
     rendered = rendering.rendered(value)

@@ -274,7 +274,7 @@ def item_of(container: Json, index: Json) -> Json:
 
 
 def _no_field(said: str, name: Json) -> ExpressionError:
-    """Absence may be allowed for (``default``, a rule's lenient paths); a reach for Python's own attributes never is."""
+    """Absence may be allowed for (``default``, a rule's lenient paths); a reach for Python's attributes never is."""
     if type(name) is str and name.startswith("__"):
         return ExpressionError(f"{said} no field {name!r}: values have fields, not Python's attributes")
     return MissingError(f"{said} no field {name!r}")

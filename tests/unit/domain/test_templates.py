@@ -117,8 +117,7 @@ def test_one_expression_keeps_its_type(template: str, expected: Any) -> None:
         ("{% if event.payload.n > 3 %}big{% elif false %}x{% else %}small{% endif %}", "big"),
         ("{% if event.payload.nope %}a{% endif %}b", "b"),
         (
-            "{% for p in event.payload.people %}{{ loop.index }}{{ p.name }}"
-            "{% if not loop.last %},{% endif %}{% endfor %}",
+            "{% for p in event.payload.people %}{{ loop.index }}{{ p.name }}{{ '' if loop.last else ',' }}{% endfor %}",
             "1Ann,2Bo",
         ),
         ("{% for p in event.payload.people if p.age > 9 %}{{ p.name }}{% endfor %}", "Ann"),
@@ -222,6 +221,31 @@ def test_does_not_compile(template: str) -> None:
     with pytest.raises(ExpressionError):
         compile_template(template)
     assert len(check_templates({"a": [template]})) == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["+".join(["1"] * 50_000), "1," * 50_000, "a." * 50_000 + "b", "x" + "|upper" * 30_000]
+)
+def test_a_source_that_would_take_long_to_parse_is_refused_at_once(code: str) -> None:
+    start = process_time()
+    with pytest.raises(ExpressionError, match="at most 5000 tokens"):
+        compile_template(f"{{{{ {code} }}}}")
+    assert process_time() - start < 1
+
+
+def test_deep_values_are_passed_on_or_refused() -> None:
+    deep: Any = []
+    for _ in range(5_000):
+        deep = [deep]
+    for template in ("{{ deep }}", "{{ deep == deep }}", "{{ [deep] }}", "<{{ deep }}>"):
+        with pytest.raises(ExpressionError, match="deep"):
+            render(template, {"deep": deep}, missing="error")
+
+
+def test_a_reach_for_pythons_attributes_is_an_error_even_where_missing_paths_are_null() -> None:
+    for template in ("{{ event.__class__ }}", "{{ event.payload.s.__class__.__mro__ }}"):
+        with pytest.raises(ExpressionError):
+            rendered(template)
 
 
 def test_right_templates_have_no_problems() -> None:
