@@ -34,7 +34,7 @@ class Results(msgspec.Struct, kw_only=True):
 
     machine: Machine
     counted: budgets.Counted | None = None
-    throughput: list[throughput.Measurement] = []
+    timed: list[throughput.Measurement] = []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results.counted = _count(stack, client, workload)
             print(f"\n{report.budgets(results.counted)}\n", flush=True)
         if options.only != "budgets":
-            results.throughput = _time(stack, client, workload, options.posts)
-            print(f"\n{report.throughput(results.throughput)}\n", flush=True)
+            results.timed = _time(stack, client, workload, options.posts)
+            print(f"\n{report.throughput(results.timed)}\n", flush=True)
         client.delete_pack(workload.pack)
     options.output.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
     print(f"written to {options.output}")

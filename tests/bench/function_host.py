@@ -6,6 +6,7 @@ line on its original stdout; whatever the function prints goes to stderr.
 
 import json
 import os
+import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,27 +73,26 @@ def _handler(name: str) -> Handler:
     if name != API:
         consumer: Handler = app.app.handler_map[name]
         return consumer
-    route = next(route for route in app.app.routes if route.startswith("/api/v1/webhooks/{"))
-    return lambda event, context: app.app(_gateway_event(route, **event), context)
+    return lambda event, context: app.app(_gateway_event(**event), context)
 
 
-def _gateway_event(route: str, *, key: str, body: str) -> dict[str, Json]:
-    """API Gateway's event for a POST to the webhook ``key`` (AWS: "Lambda proxy integration input format")."""
-    parameter = route[route.index("{") + 1 : route.index("}")]
-    path = f"/api/v1/webhooks/{key}"
+def _gateway_event(*, key: str, body: str) -> dict[str, Json]:
+    """API Gateway's event for a POST to the webhook ``key`` (AWS: "Lambda proxy integration input format"). The API is
+    one greedy resource."""
+    resource, path = "/{proxy+}", f"/api/v1/webhooks/{key}"
     headers = {"content-type": "application/json", "user-agent": "bench"}
     return {
-        "resource": route,
+        "resource": resource,
         "path": path,
         "httpMethod": "POST",
         "headers": headers,
         "multiValueHeaders": {name: [value] for name, value in headers.items()},
         "queryStringParameters": None,
         "multiValueQueryStringParameters": None,
-        "pathParameters": {parameter: key},
+        "pathParameters": {"proxy": path[1:]},
         "stageVariables": None,
         "requestContext": {
-            "resourcePath": route,
+            "resourcePath": resource,
             "httpMethod": "POST",
             "path": path,
             "requestId": "bench",
@@ -104,8 +104,8 @@ def _gateway_event(route: str, *, key: str, body: str) -> dict[str, Json]:
 
 
 def _cpu_seconds() -> float:
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
+    used = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import botocore.session
 import msgspec
 
-from bench.calls import Call
+from bench.calls import WRITES, Call
 from bench.function_host import API, CONDUCTOR, EXECUTOR, RULES, RUNNER, Invocation
 
 Json = Any
@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
 HANDLERS = {  # how the template names them
     API: "app.app",
-    RULES: "app.rules",
-    EXECUTOR: "app.executor",
-    CONDUCTOR: "app.conductor",
+    RULES: "app.on_events",
+    EXECUTOR: "app.on_executions",
+    CONDUCTOR: "app.on_results",
     RUNNER: "runners.handler.handle",
 }
 
@@ -59,6 +59,10 @@ class Costs:
     @property
     def write_units(self) -> float:
         return sum(call.write_units for call in self.all_calls)
+
+    @property
+    def writes(self) -> int:
+        return sum(call.service == "dynamodb" and call.operation in WRITES for call in self.all_calls)
 
     @property
     def sends(self) -> int:
