@@ -37,6 +37,7 @@ from chalicelib.domain.values import (
     truthy,
 )
 
+MAX_NUMBER = 400  # characters; a float has at most 309 digits before its point
 MAX_WIDTH = 10_000  # columns of padding, levels of indentation, digits of a format
 
 _CONVERSION = re.compile(r"%(?P<flags>[-+ 0#]*)(?P<width>\d*)(?:\.(?P<precision>\d*))?(?P<type>.|$)", re.DOTALL)
@@ -162,6 +163,8 @@ def _last(meter: Meter, value: Json) -> Json:
 
 
 def _float(_: Meter, value: Json, default: Json = 0.0) -> Json:
+    if type(value) is str and len(value) > MAX_NUMBER:
+        return default
     try:
         return checked(float(value))
     except (TypeError, ValueError, OverflowError, ExpressionError):
@@ -171,7 +174,7 @@ def _float(_: Meter, value: Json, default: Json = 0.0) -> Json:
 def _int(_: Meter, value: Json, default: Json = 0, base: Json = 10) -> Json:
     try:
         if type(value) is str:
-            if len(value) > 400:
+            if len(value) > MAX_NUMBER:
                 return default
             try:
                 return checked(int(value, integer(base, "int: the base")))
@@ -318,7 +321,9 @@ def _sum(meter: Meter, value: Json, attribute: Json = None, start: Json = 0) -> 
 
 
 def _title(meter: Meter, value: Json) -> Json:
-    return str(do_title(_text(meter, value)))
+    text = _text(meter, value)
+    meter.spend_text(8 * len(text))  # it goes word by word
+    return str(do_title(text))
 
 
 def _tojson(meter: Meter, value: Json, indent: Json = None) -> Json:
