@@ -264,6 +264,7 @@ def main() -> int:
         return 1
     if arguments.outputs:
         arguments.outputs.write_text(json.dumps(outputs))
+    print(f"deployed: {outputs['ApiUrl']}", flush=True)
     return 0
 
 

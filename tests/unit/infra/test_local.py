@@ -75,7 +75,8 @@ sys.path.insert(0, sys.argv[1])
 from infra.local import processes
 processes.adopt_orphans()
 stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
-orphaning = f"import os, subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {stubborn!r}], stdout=subprocess.PIPE)"
+orphaning = "import os, subprocess, sys; "
+orphaning += f"p = subprocess.Popen([sys.executable, '-c', {stubborn!r}], stdout=subprocess.PIPE)"
 orphaning += "; p.stdout.readline(); print(p.pid, flush=True); os._exit(0)"
 parent = subprocess.Popen([sys.executable, "-c", orphaning], stdout=subprocess.PIPE, text=True)
 orphan = parent.stdout.readline().strip()
