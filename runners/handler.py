@@ -6,6 +6,7 @@ What the tenant's code or parameters did wrong is a result. What the platform di
 queue) is an exception: Lambda hands the run to the on-failure destination as lost, and it is tried again elsewhere.
 """
 
+import atexit
 import os
 import time
 from typing import Any, Final
@@ -18,6 +19,7 @@ from runners.sandbox import TERMINATION_GRACE, Sandbox
 
 # Before anything else: the zygote starts while the rest is being imported, and is not a copy of any of it.
 _sandbox = Sandbox()
+atexit.register(_sandbox.close)
 
 from runners.output import Status, could_not_start, result_of  # noqa: E402
 from runners.pack_files import NoSuchFileError, PackFiles  # noqa: E402
@@ -70,7 +72,7 @@ class Runner:
         )
 
     def _outcome(self, run: Run, timeout: float) -> Outcome:
-        redactor = Redactor([*run.secrets, run.token])
+        redactor = Redactor([*run.secrets, run.token, run.environment.get("ATTUNE_API_TOKEN", "")])
         if run.runner == "http":
             from runners.http import request  # 70 ms of imports that only this runner needs
 
@@ -110,3 +112,5 @@ def _memory() -> int | None:
 
 
 _runner = Runner(_sandbox, memory=_memory())
+if "ATTUNE_RESULTS_QUEUE" in os.environ:
+    results.prepare()

@@ -26,7 +26,7 @@ import httpx
 import msgspec
 
 from runners.addresses import AddressGuard, AddressRefusedError
-from runners.output import Status
+from runners.output import NotStructuredError, Status, decode_json
 from runners.redaction import Redactor
 
 Json = Any
@@ -122,12 +122,12 @@ class _Exchange:
             last = attempt >= min(self._wanted.retries, MAX_RETRIES)
             pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
             try:
-                result, asked_pause = self._attempt()
+                result, asked = self._attempt()
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if last or not self._pause(pause):
                     raise
                 continue
-            if last or result["status_code"] not in _RETRIED or not self._pause(asked_pause or pause):
+            if last or result["status_code"] not in _RETRIED or not self._pause(pause if asked is None else asked):
                 break
         return result
 
@@ -172,8 +172,8 @@ class _Exchange:
         if not whole:
             result["body_truncated"] = True
         elif "json" in answer.headers.get("content-type", ""):
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                result["json"] = msgspec.json.decode(body)
+            with contextlib.suppress(NotStructuredError):
+                result["json"] = decode_json(body)
         return result, _retry_after(answer.headers.get("retry-after"))
 
     def _outgoing(self, client: httpx.Client) -> httpx.Request:

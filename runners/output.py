@@ -148,20 +148,28 @@ def _structured(stdout: Captured, output_format: str) -> Json:
 def _json(text: bytes) -> Json:
     """The whole output, or else its last line: scripts print before they answer."""
     try:
-        return _one_json(text)
+        return decode_json(text)
     except NotStructuredError:
-        return _one_json(text.rstrip().rpartition(b"\n")[2])
+        return decode_json(text.rstrip().rpartition(b"\n")[2])
 
 
-def _one_json(text: bytes) -> Json:
+def decode_json(text: bytes) -> Json:
+    """A JSON value that is no deeper than what will read it can follow. Raises :class:`NotStructuredError`."""
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotStructuredError(str(error)) from error
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        containers = [inner for inner in level if isinstance(inner, (dict, list))]
+        if not containers:
+            return value
+        level = [element for inner in containers for element in (inner.values() if isinstance(inner, dict) else inner)]
+    raise NotStructuredError(f"deeper than {_MAX_DEPTH} levels")
 
 
 def _jsonl(text: bytes) -> Json:
-    return [_one_json(line) for line in text.splitlines() if line.strip()]
+    return [decode_json(line) for line in text.splitlines() if line.strip()]
 
 
 def _yaml(text: bytes) -> Json:

@@ -12,10 +12,8 @@ import shutil
 import tarfile
 import tempfile
 import time
-import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -103,6 +101,9 @@ class PackFiles:
 
 def fetch_archive(url: str) -> bytes:
     """Get an archive through its presigned URL, with a few attempts. Raises :class:`PackUnavailableError`."""
+    import urllib.request  # not before there is a pack to fetch: 15 ms of a cold start
+    from http.client import HTTPException
+
     for attempt in range(_ATTEMPTS):
         with contextlib.suppress(OSError, HTTPException):
             with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310  # the control plane's URL

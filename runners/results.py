@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from functools import cache
 from typing import Any, Final
 
@@ -31,12 +32,27 @@ def encoded(finished: RunFinished) -> str:
 
 def send(finished: RunFinished) -> None:
     """Report to the conductor. Raises botocore's errors after its retries: Lambda then reports the run as lost."""
-    _sqs().send_message(QueueUrl=os.environ["ATTUNE_RESULTS_QUEUE"], MessageBody=encoded(finished))
+    with _one_at_a_time:
+        client = _sqs()
+    client.send_message(QueueUrl=os.environ["ATTUNE_RESULTS_QUEUE"], MessageBody=encoded(finished))
+
+
+def prepare() -> None:
+    """Make the queue's client in the background: its 150 ms pass while the first action runs."""
+
+    def make() -> None:
+        with _one_at_a_time:
+            _sqs()
+
+    threading.Thread(target=make, name="results", daemon=True).start()
+
+
+_one_at_a_time: Final = threading.Lock()
 
 
 @cache
 def _sqs() -> Any:
-    # Only botocore, and only when the first result is there: the zygote is older than both, and stays lean.
+    # Only botocore, and not before the zygote is on its way, which is to stay lean.
     import botocore.session
     from botocore.config import Config
 

@@ -105,7 +105,8 @@ class Sandbox:
         root = str(Path(__file__).resolve().parent.parent)
         # The interpreter itself and not a virtual environment's link to it: an action's Python has nothing installed.
         interpreter = str(Path(sys.executable).resolve())
-        alone = "alone" if "AWS_LAMBDA_RUNTIME_API" in os.environ else ""
+        # In a Lambda environment proper there is nobody else's file.
+        alone = "alone" if root == "/var/task" and "AWS_LAMBDA_RUNTIME_API" in os.environ else ""
         with its_end:
             self._zygote = subprocess.Popen(  # noqa: S603  # our own program
                 [interpreter, *_OPTIONS, root, str(its_end.fileno()), str(self.base), alone],

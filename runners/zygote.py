@@ -174,10 +174,7 @@ class Zygote:
         if not self._means.namespaces:
             remove_tree(self._folder())
         if self._means.alone:
-            for folder in filter(os.path.isdir, confinement.SCRATCH):
-                for entry in os.scandir(folder):
-                    if not confinement.lies_in(self._means.base, entry.path):
-                        remove_tree(entry.path)
+            empty_scratch(self._means.base)
 
 
 def kill_descendants() -> bool:
@@ -218,6 +215,14 @@ def descendants() -> set[int]:
     return found
 
 
+def empty_scratch(keep: str) -> None:
+    """Remove all that executions have left where everybody may write, but for the folder ``keep``."""
+    for folder in filter(os.path.isdir, confinement.SCRATCH):
+        for entry in os.scandir(folder):
+            if not confinement.lies_in(keep, entry.path):
+                remove_tree(entry.path)
+
+
 def remove_tree(path: str) -> None:
     """Remove a file or folder, whatever an action made of it."""
     try:
@@ -235,11 +240,12 @@ def _remove_flat(path: str) -> None:
     if os.path.islink(path) or not os.path.isdir(path):
         os.unlink(path)
         return
-    for entry in os.scandir(path):
-        if entry.is_dir(follow_symlinks=False):
-            os.rmdir(entry.path)
-        else:
-            os.unlink(entry.path)
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                os.rmdir(entry.path)
+            else:
+                os.unlink(entry.path)
     os.rmdir(path)
 
 

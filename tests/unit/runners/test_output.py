@@ -66,6 +66,7 @@ LAUGHS = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
         ("json", b"just words"),
         ("json", b""),
         ("json", b"[" * 5000 + b"]" * 5000),
+        ("json", b'{"a":' * 101 + b"1" + b"}" * 101),
         ("json", b"\xff\xfe"),
         ("jsonl", b'{"a": 1}\nwords\n'),
         ("yaml", b"a: [unclosed"),

@@ -1,11 +1,15 @@
 """The message back."""
 
 import json
+import threading
+from functools import cache
+from typing import Any
 
 import msgspec
 import pytest
 
 from chalicelib.protocol import RunFinished
+from runners import results
 from runners.results import MAX_MESSAGE, encoded
 
 
@@ -34,3 +38,29 @@ def test_characters_that_sqs_refuses_go_as_escapes() -> None:
 
     assert not {"\ufffe", "\uffff"} & set(body)
     assert json.loads(body)["result"]["stdout"] == "a\ufffe\uffffb"
+
+
+def test_the_client_is_made_once_and_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    begun = threading.Event()
+
+    class Client:
+        def send_message(self, **message: str) -> None:
+            sent.append(message)
+
+    @cache
+    def make() -> Client:
+        begun.set()
+        made.append(Client())
+        return made[-1]
+
+    sent: list[dict[str, str]] = []
+    monkeypatch.setattr(results, "_sqs", make)
+    monkeypatch.setenv("ATTUNE_RESULTS_QUEUE", "http://queue")
+
+    results.prepare()
+    assert begun.wait(5)
+    results.send(finished({}))
+
+    assert len(made) == 1
+    assert [message["QueueUrl"] for message in sent] == ["http://queue"]
