@@ -4,6 +4,7 @@ import pytest
 from helpers.client import AttuneClient, Json
 from helpers.fixtures import create_echo_action, create_failing_action, create_python_action, create_webhook_trigger
 from helpers.polling import wait_for_execution_completion, wait_for_execution_count, wait_for_execution_status
+from helpers.stack import Stack, free_ports
 
 pytestmark = [pytest.mark.tier1, pytest.mark.runner]
 
@@ -117,3 +118,18 @@ def test_core_actions(client: AttuneClient) -> None:
     failed = wait_for_execution_status(client, fail["id"], "failed")
     assert "on purpose" in failed["result"]["error"]
     wait_for_execution_status(client, sleep["id"], "succeeded")
+
+
+@pytest.mark.http
+def test_http_request(stack: Stack, client: AttuneClient) -> None:
+    """The plain form: what came back, and an error where nobody answers."""
+    reached = client.execute("core.http_request", {"url": f"{stack.url}/health"})
+    (silent,) = free_ports(1)
+    refused = client.execute("core.http_request", {"url": f"http://127.0.0.1:{silent}/"})
+
+    result = wait_for_execution_status(client, reached["id"], "succeeded")["result"]
+    assert result["status_code"] == 200
+    assert result["json"] == {"status": "ok"}
+    failed = wait_for_execution_status(client, refused["id"], "failed")["result"]
+    assert failed["succeeded"] is False
+    assert failed["error"]
