@@ -47,7 +47,8 @@ def prove() -> None:
         time.sleep(_LOOK_EVERY)
         execution = system.activity.get_execution(execution.id) or execution
     if execution.status != "completed":
+        reason = execution.result["error"] if execution.result else f"no result within {_PROOF_SECONDS} s"
         raise ProofError(
-            f"The deployment is up, but a first run of core.echo is {execution.status} "
-            f"after {_PROOF_SECONDS} s: {execution.result or 'no result'}; see the functions' logs."
+            f"The deployment is there, but a first run of core.echo is {execution.status} ({reason}): "
+            "see the functions' logs."
         )

@@ -20,7 +20,7 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import clients
-from infra import package, template
+from infra import package, steps, template
 
 LOCAL_LOGIN: Final = "test@attune.local"
 LOCAL_PASSWORD: Final = "TestPass123!"  # noqa: S105 - the well-known local administrator; AWS has no default
@@ -97,7 +97,7 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
 
 
 def _prepare(target: Target, say: Say) -> tuple[template.Code, str]:
-    say("packaging")
+    say(steps.PACKAGING)
     control = package.control_zip(target.architecture)
     runner = package.runner_zip(target.architecture)
     generated = package.chalice_template()
@@ -177,7 +177,7 @@ def _apply(
         cloudformation.delete_stack(StackName=target.stack)
         _settle(stack["StackId"])
         stack = None
-    say("deploying" if stack is None else "updating")
+    say(steps.CREATING if stack is None else steps.UPDATING)
     try:
         if stack is None:
             identifier = cloudformation.create_stack(**request)["StackId"]
@@ -269,13 +269,13 @@ def main() -> int:
 
 
 def _bootstrap(target: Target, outputs: Mapping[str, str]) -> None:
-    print("loading packs/core", flush=True)
+    print(steps.LOADING, flush=True)
     os.environ.update(template.environment_of(outputs))
     from infra import bootstrap
 
     try:
         bootstrap.prepare(package.ROOT / "packs" / "core", target.administrator)
-        print("running a first action", flush=True)
+        print(steps.PROVING, flush=True)
         bootstrap.prove()
     except bootstrap.ProofError as error:
         raise DeployError(str(error)) from error

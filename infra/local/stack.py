@@ -21,7 +21,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ import httpx
 import uvicorn
 import uvloop
 
+from infra import steps
 from infra.local import processes
 
 _SAVE_SECONDS: Final = 30
@@ -141,8 +142,11 @@ def _workspace(state: Path) -> Any:
         note.unlink(missing_ok=True)
 
 
-async def _deploy(place: Place, stop: asyncio.Event, *, slim: bool) -> dict[str, str] | None:
-    """Runs the deployment, repeating its progress. Returns the stack's outputs, or None when told to stop."""
+async def _deploy(
+    place: Place, stop: asyncio.Event, *, slim: bool, on_step: Callable[[str], None] = lambda _: None
+) -> dict[str, str] | None:
+    """Runs the deployment, repeating its progress and passing each step on to ``on_step``. Returns the stack's
+    outputs, or None when told to stop."""
     outputs = place.state / "outputs.json"
     command = [sys.executable, "-m", "infra.deploy", "--outputs", str(outputs)] + (["--slim"] if slim else [])
     process = await asyncio.create_subprocess_exec(
@@ -156,7 +160,7 @@ async def _deploy(place: Place, stop: asyncio.Event, *, slim: bool) -> dict[str,
     assert process.stderr  # noqa: S101
     complaint = asyncio.create_task(process.stderr.read())
     stopping = asyncio.create_task(stop.wait())
-    lines = asyncio.create_task(_repeat(process.stdout))
+    lines = asyncio.create_task(_repeat(process.stdout, on_step))
     await asyncio.wait((lines, stopping), return_when=asyncio.FIRST_COMPLETED)
     if stopping.done():
         process.kill()
@@ -170,9 +174,11 @@ async def _deploy(place: Place, stop: asyncio.Event, *, slim: bool) -> dict[str,
     return deployed
 
 
-async def _repeat(lines: asyncio.StreamReader) -> None:
+async def _repeat(lines: asyncio.StreamReader, on_step: Callable[[str], None]) -> None:
     async for line in lines:
-        _say(line.decode().rstrip())
+        step = line.decode().rstrip()
+        _say(step)
+        on_step(step)
 
 
 _began: Final = time.monotonic()
@@ -253,14 +259,19 @@ async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyn
     )
     web = front.Front(embedded.application, place.port, width=_count("ATTUNE_API_WIDTH", max(4, 2 * cores)))
     async with _serving(web, listeners) as server:
-        outputs = await _deploy(place, stop, slim=True)
+        warming: list[asyncio.Task[None]] = []
+
+        def warm(step: str) -> None:
+            if step == steps.LOADING:
+                warming.extend(
+                    asyncio.create_task(asyncio.to_thread(embedded.warm, function)) for function in embedded.functions()
+                )
+
+        try:
+            outputs = await _deploy(place, stop, slim=True, on_step=warm)
+        finally:  # a function that cannot start explains why a deployment failed
+            await _warmed(warming)
         if outputs is not None:
-            _say("warming up")
-            functions = embedded.functions()
-            try:
-                await asyncio.gather(*(asyncio.to_thread(embedded.warm, function) for function in functions))
-            except RuntimeError as error:
-                raise StartError(f"A function cannot start: {error}") from error
             web.rest_api = outputs["RestAPIId"]
             web.websocket_api = outputs.get("WebsocketAPIId")
             await _knock(place)
@@ -277,6 +288,13 @@ async def _knock(place: Place) -> None:
         answer = await client.post("/auth/login", json={"login": "nobody@attune.local", "password": "knock-knock"})
         if answer.status_code != httpx.codes.UNAUTHORIZED:
             raise StartError(f"The API answers {answer.status_code} to a sign-in: {answer.text[:200]}")
+
+
+async def _warmed(warming: list[asyncio.Task[None]]) -> None:
+    try:
+        await asyncio.gather(*warming)
+    except RuntimeError as error:
+        raise StartError(f"A function cannot start: {error}") from error
 
 
 async def _run_elsewhere(place: Place, listeners: list[socket.socket], stop: asyncio.Event) -> None:
