@@ -20,6 +20,7 @@ from chalicelib.domain.entities import (
     Trigger,
 )
 from chalicelib.domain.permissions import Access, Context
+from chalicelib.security.access import grants_of, key_context
 from chalicelib.security.tokens import Principal, TokenError
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ def access_of(principal: Principal, services: "Services") -> Access:
     refs = principal.permission_set_refs
     if refs is None:
         refs = [] if identity is None else [each.permission_set_ref for each in identity.assignments]
-    sets = snapshot.memo("grants by set", lambda: {each.ref: each.grants for each in snapshot.permission_sets()})
-    grants = [grant for ref in refs for grant in sets.get(ref, ())]
+    grants = grants_of(snapshot, refs)
     if STANDARD in refs:
         grants += _own_things(principal)
     return Access(grants, principal.identity_id, identity.attributes if identity else {})
@@ -97,7 +97,7 @@ def pack_ref_of(row: Any) -> str | None:
     if isinstance(row, COMPONENTS):
         return row.pack_ref
     if isinstance(row, Key):
-        return row.owner_pack_ref or _pack_of(row.owner_action_ref) or _pack_of(row.owner_sensor_ref)
+        return key_context(row).pack_ref
     if isinstance(row, Enforcement):
         return _pack_of(row.rule_ref)
     if isinstance(row, Execution):
@@ -112,15 +112,7 @@ def context_of(row: Any, principal: Principal) -> Context:
     if isinstance(row, Pack):
         return Context(pack_ref=row.ref, ref=row.ref, id=row.id, owner_identity=row.installed_by)
     if isinstance(row, Key):
-        return Context(
-            pack_ref=pack_ref_of(row),
-            ref=row.ref,
-            id=row.id,
-            owner_identity=row.owner_identity,
-            owner_type=row.owner_type,
-            owner_ref=row.owner_pack_ref or row.owner_action_ref or row.owner_sensor_ref or row.owner,
-            encrypted=row.encrypted,
-        )
+        return key_context(row)
     if isinstance(row, Execution):
         return Context(
             pack_ref=pack_ref_of(row),

@@ -24,7 +24,7 @@ from chalicelib.api.secret_values import parameters_of
 from chalicelib.api.views import Data, Page, Paging
 from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Json, Key
 from chalicelib.flow.cancel import NotCancellableError, cancel
-from chalicelib.flow.intake import UnknownKeyError, keys_named, request_execution
+from chalicelib.flow.intake import request_execution
 from chalicelib.store.listing import ExecutionFilter
 from chalicelib.store.listing import Page as Span
 
@@ -209,14 +209,15 @@ def _keys(call: Call, refs: list[str]) -> list[Key]:
     caller may not read: the action could tell it."""
     if not refs:
         return []
-    try:
-        keys = keys_named(call.snapshot, refs)
-    except UnknownKeyError as error:
-        raise Unprocessable(str(error), details={"path": "secrets"}) from None
-    for key in keys:
+    keys = []
+    for ref in refs:
+        key = call.snapshot.key(ref) or call.registry.keys.get(ref)
+        if key is None:
+            raise Unprocessable(f"unknown key: {ref}", details={"path": "secrets"})
         to = "decrypt" if key.encrypted else "read"
         if not call.allows("keys", to, call.context_of(key)):
             raise Forbidden.lacking("keys", to)
+        keys.append(key)
     return keys
 
 

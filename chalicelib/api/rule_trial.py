@@ -1,10 +1,13 @@
 """Trying a rule out: what an event with a given payload would make it do, without doing it."""
 
+from functools import partial
+
 from chalicelib.api.routing import Call
 from chalicelib.api.rule_views import ClauseView, RuleTrialResponse
 from chalicelib.api.secret_values import parameters_of
 from chalicelib.domain.entities import Event, Json, Rule
 from chalicelib.flow.rules import Consideration, consider
+from chalicelib.flow.secrets import read_key_for
 
 
 def try_out(call: Call, rule: Rule, payload: Json) -> RuleTrialResponse:
@@ -16,7 +19,13 @@ def try_out(call: Call, rule: Rule, payload: Json) -> RuleTrialResponse:
         created=call.now,
         payload=payload,
     )
-    considered = consider(call.snapshot, event, rule, now=call.now)
+    considered = consider(
+        call.snapshot,
+        event,
+        rule,
+        now=call.now,
+        read_key=partial(read_key_for, call.services, call.snapshot, call.principal.identity_id),
+    )
     execution = considered.execution
     return RuleTrialResponse(
         rule_ref=rule.ref,

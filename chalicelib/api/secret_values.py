@@ -1,7 +1,8 @@
 """What of an execution's parameters a client gets to see (semantics §2.3, README 11).
 
-Two kinds are hidden: what a template took from the keystore, of which the stored parameters hold only the redaction
-marker, and what the action's schema calls secret. ``include_secret_values`` shows both, to those who may decrypt.
+What a template took from the keystore, and what the action's schema calls secret, is stored as the redaction marker;
+``include_secret_values`` shows it to those who may decrypt. The schema may also have come to call secret what was not
+so when the execution began.
 """
 
 from typing import Final
@@ -10,7 +11,8 @@ from chalicelib.api.errors import Forbidden
 from chalicelib.api.routing import Call
 from chalicelib.domain.entities import Execution, Json
 from chalicelib.domain.parameters import secret_names
-from chalicelib.domain.templates import REDACTED, at_pointer, put_secrets
+from chalicelib.domain.templates import REDACTED, put_secrets
+from chalicelib.flow.secrets import open_source
 
 _WITHHELD: Final = object()
 
@@ -55,7 +57,8 @@ def _value(call: Call, source: dict[str, str]) -> Json:
         if key is None or not call.allows("keys", "decrypt", call.context_of(key)):
             return _WITHHELD
         return call.services.cipher.open(call.tenant, key.ref, key.sealed)
-    pack = call.pack(source["pack"])
-    if pack is None or not call.allows("packs", "configure", call.context_of(pack)):
-        return _WITHHELD
-    return at_pointer(pack.config, source["config"])
+    if "pack" in source:
+        pack = call.pack(source["pack"])
+        if pack is None or not call.allows("packs", "configure", call.context_of(pack)):
+            return _WITHHELD
+    return open_source(call.services, call.snapshot, source)

@@ -205,6 +205,11 @@ def put_secrets(value: Json, secrets: Mapping[str, Sequence[Part]], read: Callab
     return value
 
 
+def pointer_to(*path: str) -> str:
+    """The JSON pointer (RFC 6901) that leads along ``path``."""
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
+
+
 def at_pointer(value: Json, pointer: str) -> Json:
     """The part of ``value`` that a JSON pointer, or the plain name of a field, leads to; None if there is none."""
     for part in _path_of(pointer) if pointer.startswith("/") else [pointer]:
@@ -257,7 +262,7 @@ def _hide(value: Json, schema: Any, pack_ref: str, path: _Pointer) -> Json:
     if not isinstance(schema, dict):
         return value
     if schema.get("secret") is True and path:
-        return None if value is None else Secret(pack=pack_ref, config=path[0] if len(path) == 1 else _pointer(path))
+        return None if value is None else Secret(pack=pack_ref, config=path[0] if len(path) == 1 else pointer_to(*path))
     if isinstance(value, dict) and (properties := schema.get("properties")):
         return {name: _hide(item, properties.get(name), pack_ref, (*path, name)) for name, item in value.items()}
     if isinstance(value, list) and (items := schema.get("items")):
@@ -296,9 +301,9 @@ class _Rendering:
             value = compile_template(source).run(Frame(self._scope, {}, self._meter, missing_is_null=self._lenient))
             return self._passed_on(value, path)
         except ExpressionError as error:
-            raise ExpressionError(f"{_place(_pointer(path))}{error}") from None
+            raise ExpressionError(f"{_place(pointer_to(*path))}{error}") from None
         except UNEXPECTED as error:
-            raise ExpressionError(f"{_place(_pointer(path))}cannot pass this value on: {reason(error)}") from None
+            raise ExpressionError(f"{_place(pointer_to(*path))}cannot pass this value on: {reason(error)}") from None
 
     def _passed_on(self, value: Any, path: _Pointer) -> Json:
         if type(value) is str:
@@ -316,10 +321,10 @@ class _Rendering:
     def _without_secrets(self, value: Any, path: _Pointer) -> Json:
         match value:
             case Secret():
-                self.secrets[_pointer(path)] = [value.source]
+                self.secrets[pointer_to(*path)] = [value.source]
                 return dict(REDACTED)
             case _Parts():
-                self.secrets[_pointer(path)] = value.parts
+                self.secrets[pointer_to(*path)] = value.parts
                 return dict(REDACTED)
             case dict():
                 return {name: self._without_secrets(item, (*path, name)) for name, item in value.items()}
@@ -475,10 +480,6 @@ def _loop(index: int, length: int) -> dict[str, Json]:
         "last": index == length - 1,
         "length": length,
     }
-
-
-def _pointer(path: _Pointer) -> str:
-    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def _path_of(pointer: str) -> list[str]:

@@ -11,7 +11,7 @@ from chalicelib.domain.parameters import secret_names
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.invoker import RunTooLargeError
 from chalicelib.flow.rules import seen_by_sender
-from chalicelib.flow.secrets import MissingKeyError, reveal
+from chalicelib.flow.secrets import UnknownKeyError, reveal
 from chalicelib.protocol import ExecutionRequested, Pack, Run
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
@@ -54,7 +54,7 @@ def _start(services: Services, message: ExecutionRequested) -> None:
         return  # taken by an earlier delivery of this message, cancelled, or over
     try:
         services.invoker.start(_run(services, snapshot, message.tenant, execution, action, token))
-    except (MissingKeyError, RunTooLargeError) as error:
+    except (UnknownKeyError, RunTooLargeError) as error:
         activity.transition(
             execution.id, from_=RUNNING, to="failed", result={"succeeded": False, "error": str(error)}, now=now
         )

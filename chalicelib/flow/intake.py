@@ -6,17 +6,14 @@ from typing import Any, Final
 import msgspec
 
 from chalicelib.domain import executions
-from chalicelib.domain.entities import Action, Event, Execution, Json, Key, Trigger
+from chalicelib.domain.entities import Action, Event, Execution, Json, Key, Rule, Trigger
+from chalicelib.domain.templates import pointer_to
 from chalicelib.flow.rules import request_for
+from chalicelib.flow.secrets import seal
 from chalicelib.protocol import EventAccepted
 from chalicelib.services import Services
-from chalicelib.store.snapshot import Snapshot
 
 SPILL: Final = 200_000  # bytes of a payload beyond which it travels through S3 instead of in the message
-
-
-class UnknownKeyError(Exception):
-    """An execution asked for a key that its tenant does not have, or its executor may not read."""
 
 
 def accept_event(
@@ -25,12 +22,14 @@ def accept_event(
     trigger: Trigger,
     *,
     payload: Json,
+    rule: Rule | None = None,
     config: Json = None,
     source: int | None = None,
     source_ref: str | None = None,
     idempotency_key: str | None = None,
 ) -> Event:
-    """Take in an event of ``trigger``: it is durable when this returns, and its rules are considered soon after.
+    """Take in an event of ``trigger``: it is durable when this returns, and its rules are considered soon after; with
+    ``rule``, only that one.
 
     The same ``idempotency_key`` for the same trigger within a day gives the first event and starts nothing (README 7).
     """
@@ -51,6 +50,8 @@ def accept_event(
         payload=payload,
         source=source,
         source_ref=source_ref,
+        rule=rule.id if rule else None,
+        rule_ref=rule.ref if rule else None,
     )
     encoded = msgspec.json.encode(payload)
     spilled = store.blobs.put(f"events/{id_}", encoded) if len(encoded) > SPILL else None
@@ -64,6 +65,7 @@ def accept_event(
             config=config,
             source=source,
             source_ref=source_ref,
+            rule_ref=event.rule_ref,
             registry=services.snapshots.of(tenant).version,
         )
     )
@@ -90,27 +92,13 @@ def request_execution(
         action=action,
         given=parameters,
         now=services.clock(),
-        secrets={f"/{_pointer_token(key.name)}": [{"key": key.ref}] for key in keys},
+        secrets={pointer_to(key.name): [{"key": key.ref}] for key in keys},
         **origin,
     )
+    execution = seal(services, tenant, execution, action)
     stored = services.store.tenant(tenant).activity.create_execution(execution, idempotency_key)
     if stored.status == "requested":
         # Also for a repeated request: the first one may have died between its write and its message.
         version = services.snapshots.of(tenant).version
         services.queues.executions_requested([request_for(tenant, stored, version)])
     return stored
-
-
-def keys_named(snapshot: Snapshot, refs: Collection[str]) -> list[Key]:
-    """The keys that ``secrets`` on an execute request names. Raises :class:`UnknownKeyError` for the first unknown."""
-    keys = []
-    for ref in refs:
-        key = snapshot.key(ref)
-        if key is None:
-            raise UnknownKeyError(f"unknown key: {ref}")
-        keys.append(key)
-    return keys
-
-
-def _pointer_token(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")  # RFC 6901

@@ -5,18 +5,22 @@ execution in one transaction, then the messages to the executor (design §2: sid
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
 from chalicelib.domain import criteria, executions, templates
 from chalicelib.domain.criteria import Outcome
-from chalicelib.domain.entities import Enforcement, Event, Execution, Rule
+from chalicelib.domain.entities import Enforcement, Event, Execution, Json, Rule
 from chalicelib.domain.expressions import ExpressionError
 from chalicelib.domain.ids import time_of
+from chalicelib.domain.parameters import misplaced_secrets
+from chalicelib.domain.values import Keystore
 from chalicelib.flow.batches import each_or_all
+from chalicelib.flow.secrets import read_key_for, seal
 from chalicelib.protocol import EventAccepted, ExecutionRequested
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
@@ -32,14 +36,16 @@ class Consideration:
     execution: Execution | None = None
 
 
-def consider(snapshot: Snapshot, event: Event, rule: Rule, *, now: datetime) -> Consideration:
-    """What ``rule`` makes of ``event``; no side effect.
+def consider(
+    snapshot: Snapshot, event: Event, rule: Rule, *, now: datetime, read_key: Callable[[str], Json]
+) -> Consideration:
+    """What ``rule`` makes of ``event``; no side effect. ``read_key`` opens a key for a criterion that reads one.
 
     The ids of the enforcement and its execution are those of the event: the store derives the real ones.
     """
     scope = templates.rule_scope(event, rule, snapshot.pack(rule.pack_ref), now)
     try:
-        outcome = criteria.compile_criteria(rule.conditions).evaluate(scope)
+        outcome = criteria.compile_criteria(rule.conditions).evaluate({**scope, "keystore": Keystore(read_key)})
     except criteria.CriteriaError as error:
         outcome = Outcome(matched=False, error=str(error), clauses=[])
     if outcome.error:
@@ -53,6 +59,8 @@ def consider(snapshot: Snapshot, event: Event, rule: Rule, *, now: datetime) -> 
         rendered = templates.render_with_secrets(rule.action_params, scope, missing="null")
     except ExpressionError as error:
         return Consideration(outcome, _enforcement(event, rule, now, error=f"action_params: {error}"))
+    if misplaced := misplaced_secrets(action.param_schema, rendered.secrets):
+        return Consideration(outcome, _enforcement(event, rule, now, error=f"action_params: {'; '.join(misplaced)}"))
     enforcement = _enforcement(event, rule, now)
     execution = executions.begin(
         id_=enforcement.id,
@@ -67,6 +75,13 @@ def consider(snapshot: Snapshot, event: Event, rule: Rule, *, now: datetime) -> 
         permission_set_refs=rule.permission_set_refs,
     )
     return Consideration(outcome, enforcement, execution)
+
+
+def _sealed(services: Services, snapshot: Snapshot, execution: Execution | None) -> Execution | None:
+    action = snapshot.action(execution.action_ref) if execution is not None else None
+    if execution is None or action is None:
+        return execution
+    return seal(services, snapshot.tenant, execution, action)
 
 
 def _enforcement(event: Event, rule: Rule, now: datetime, error: str | None = None) -> Enforcement:
@@ -111,16 +126,14 @@ def _process(services: Services, tenant: str, messages: Sequence[EventAccepted])
     snapshot = seen_by_sender(services, tenant, max(messages, key=lambda message: message.registry), now)
     activity = services.store.tenant(tenant).activity
     events = activity.record_events([(event, str(event.id)) for event in _events(services, tenant, snapshot, messages)])
-    considered = [
-        (event, rule, consider(snapshot, event, rule, now=now))
-        for event in events
-        for rule in rules_of(snapshot, event)
-    ]
-    pairs = [
-        (result.enforcement, result.execution, f"{rule.id}/{event.id}")
-        for event, rule, result in considered
-        if result.enforcement is not None
-    ]
+    pairs = []
+    for event in events:
+        for rule in rules_of(snapshot, event):
+            read_key = partial(read_key_for, services, snapshot, rule.owner_identity)
+            result = consider(snapshot, event, rule, now=now, read_key=read_key)
+            if result.enforcement is not None:
+                execution = _sealed(services, snapshot, result.execution)
+                pairs.append((result.enforcement, execution, f"{rule.id}/{event.id}"))
     if not pairs:
         return
     started = [one.execution for one in activity.start(pairs) if one.execution is not None]

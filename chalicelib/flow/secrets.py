@@ -1,16 +1,24 @@
-"""Putting secrets where they belong, just before a run (README 11): stored state holds references only."""
+"""Putting secrets away as a run is requested, and back in just before it (README 11): stored state holds references."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
-from chalicelib.domain.entities import Action, Execution, Json, Key
+from chalicelib.domain.entities import Action, Execution, Identity, Json, Key
+from chalicelib.domain.parameters import secret_names
+from chalicelib.domain.templates import REDACTED, at_pointer, pointer_to, put_secrets
+from chalicelib.domain.values import MissingError
+from chalicelib.security.access import access_of_identity, key_context
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
 
 
-class MissingKeyError(Exception):
-    """A parameter refers to a key that is gone."""
+class UnknownKeyError(Exception):
+    """There is no such key, or not for this executor: it is not said which."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"unknown key: {ref}")
 
 
 @dataclass(slots=True)
@@ -21,41 +29,87 @@ class Revealed:
     hidden: list[str] = field(default_factory=list)
 
 
+def seal(services: Services, tenant: str, execution: Execution, action: Action) -> Execution:
+    """``execution`` with the values that its action's schema calls secret encrypted, beside the parameters.
+
+    The ciphertext is bound to the tenant and the action.
+    """
+    config = execution.config or {}
+    given = [name for name in secret_names(action.param_schema) if config.get(name) not in (None, REDACTED)]
+    if not given:
+        return execution
+    sealed: dict[str, Json] = {
+        pointer_to(name): [{"sealed": services.cipher.seal(tenant, action.ref, config[name]), "of": action.ref}]
+        for name in given
+    }
+    return msgspec.structs.replace(
+        execution,
+        config={**config, **dict.fromkeys(given, REDACTED)},
+        secrets=sealed | (execution.secrets or {}),  # in this order: a sealed object may hold further secrets
+    )
+
+
 def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action) -> Revealed:
     """The parameters of ``execution`` with its secrets in place, and its pack's and action's own keys by name.
 
-    Own keys are merged over the parameters by name, the action's last (semantics §2.6). Raises
-    :class:`MissingKeyError`.
+    Own keys are merged over the parameters by name, the action's last (semantics §2.6). Any other key must be one that
+    the executor may read and decrypt. Raises :class:`UnknownKeyError`.
     """
-    revealed = Revealed(dict(execution.config or {}))
-    for key in snapshot.keys_of_action(action.ref, action.pack_ref):
-        revealed.parameters[key.name] = _open(services, tenant, key, revealed)
-    for pointer, parts in (execution.secrets or {}).items():
-        values = [
-            part if isinstance(part, str) else _part(services, snapshot, tenant, part, revealed) for part in parts
-        ]
-        value = values[0] if len(values) == 1 else "".join(_as_text(each) for each in values)
-        _put(revealed.parameters, pointer, value)
-    return revealed
+    own = {key.ref: key for key in snapshot.keys_of_action(action.ref, action.pack_ref)}
+    hidden: list[str] = []
 
-
-def _part(services: Services, snapshot: Snapshot, tenant: str, part: Json, revealed: Revealed) -> Json:
-    if "config" in part:  # a pack.config value that its schema calls secret
-        pack = snapshot.pack(part["pack"])
-        value = pack.config.get(part["config"]) if pack is not None else None
-        revealed.hidden += _strings(value)
+    def read(source: Mapping[str, str]) -> Json:
+        if "key" in source:
+            key = own.get(source["key"]) or key_for(services, snapshot, source["key"], execution.executor)
+            return open_key(key)
+        value = open_source(services, snapshot, source)
+        hidden.extend(_strings(value))
         return value
-    key = snapshot.key(part["key"])
+
+    def open_key(key: Key) -> Json:
+        value = services.cipher.open(tenant, key.ref, key.sealed)
+        if key.encrypted:
+            hidden.extend(_strings(value))
+        return value
+
+    parameters = put_secrets(execution.config or {}, execution.secrets or {}, read)
+    return Revealed({**parameters, **{key.name: open_key(key) for key in own.values()}}, hidden)
+
+
+def key_for(services: Services, snapshot: Snapshot, ref: str, identity_id: int | None) -> Key:
+    """The key ``ref``, if this identity may read what is in it. Raises :class:`UnknownKeyError`."""
+    key = snapshot.key(ref)
     if key is None:
-        raise MissingKeyError(f"unknown key: {part['key']}")
-    return _open(services, tenant, key, revealed)
+        raise UnknownKeyError(ref)
+    access = access_of_identity(snapshot, _identity(services, snapshot, identity_id))
+    actions = ("read", "decrypt") if key.encrypted else ("read",)
+    if not all(access.allows("keys", action, key_context(key)) for action in actions):
+        raise UnknownKeyError(ref)
+    return key
 
 
-def _open(services: Services, tenant: str, key: Key, revealed: Revealed) -> Json:
-    value = services.cipher.open(tenant, key.ref, key.sealed)
-    if key.encrypted:
-        revealed.hidden += _strings(value)
-    return value
+def read_key_for(services: Services, snapshot: Snapshot, identity_id: int | None, ref: str) -> Json:
+    """The value of the key ``ref`` for a criterion of this identity's. Raises MissingError as expressions do."""
+    try:
+        key = key_for(services, snapshot, ref, identity_id)
+    except UnknownKeyError as error:
+        raise MissingError(str(error)) from None
+    return services.cipher.open(snapshot.tenant, key.ref, key.sealed)
+
+
+def open_source(services: Services, snapshot: Snapshot, source: Mapping[str, str]) -> Json:
+    """What a source other than a key stands for: a sealed parameter, or a value of a pack's configuration."""
+    if "sealed" in source:
+        return services.cipher.open(snapshot.tenant, source["of"], source["sealed"])
+    pack = snapshot.pack(source["pack"])
+    return at_pointer(pack.config, source["config"]) if pack is not None else None
+
+
+def _identity(services: Services, snapshot: Snapshot, id_: int | None) -> Identity | None:
+    if id_ is None:
+        return None
+    registry = services.store.tenant(snapshot.tenant).registry
+    return snapshot.memo(f"identity {id_}", lambda: registry.identities.by_id(id_))
 
 
 def _strings(value: Json) -> list[str]:
@@ -67,19 +121,3 @@ def _strings(value: Json) -> list[str]:
     if value is None or isinstance(value, bool):
         return []
     return [str(value)]
-
-
-def _as_text(value: Json) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _put(document: dict[str, Json], pointer: str, value: Json) -> None:
-    """Set what the JSON pointer (RFC 6901) names; its parents exist, since the template made them."""
-    *parents, last = [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
-    place: Json = document
-    for token in parents:
-        place = place[int(token)] if isinstance(place, list) else place[token]
-    if isinstance(place, list):
-        place[int(last)] = value
-    else:
-        place[last] = value

@@ -11,26 +11,21 @@ Every test gets a tenant of its own, so that nothing it stores is seen by anothe
 
 import json as jsonlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 from uuid import uuid4
 
 import msgspec
 import pytest
-from moto import mock_aws
 
 from chalicelib import clients
 from chalicelib.api import adapter
 from chalicelib.api.routing import Request
-from chalicelib.domain.entities import SYSTEM_TENANT, Grant, Identity, Pack, PermissionAssignment, PermissionSet
-from chalicelib.domain.permissions import DEFAULT_SETS
-from chalicelib.services import Services, open_services
-from chalicelib.settings import Settings
+from chalicelib.domain.entities import Grant, Identity, PermissionAssignment, PermissionSet
+from chalicelib.services import Services
 from chalicelib.store.registry import Put
-from infra import tables
 
 QUEUES = ("events", "executions", "results")
 
@@ -184,63 +179,6 @@ def multipart_body(boundary: str, fields: Mapping[str, str], files: Mapping[str,
     ]
     mark = f"--{boundary}".encode()
     return b"".join(mark + b"\r\n" + part + b"\r\n" for part in parts) + mark + b"--\r\n"
-
-
-@pytest.fixture(scope="session")
-def settings() -> Iterator[Settings]:
-    """Queues, bucket and secret of a deployment on moto."""
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.delenv("AWS_ENDPOINT_URL", raising=False)
-        clients.forget()
-        clients.s3().create_bucket(Bucket="attune")
-        queues = {name: clients.sqs().create_queue(QueueName=name)["QueueUrl"] for name in QUEUES}
-        keys = {"jwt": [{"kid": "1", "key": key()}], "master": [{"kid": "1", "key": key()}]}
-        clients.secretsmanager().create_secret(Name="attune", SecretString=jsonlib.dumps(keys))
-        yield Settings(
-            registry_table="registry",
-            activity_table="activity",
-            events_queue=queues["events"],
-            executions_queue=queues["executions"],
-            results_queue=queues["results"],
-            runner_function="runner",
-            bucket="attune",
-            secret="attune",
-            api_url="http://localhost:8080",
-            self_registration=True,
-        )
-        clients.forget()
-
-
-def key() -> str:
-    return secrets.token_urlsafe(32)
-
-
-def seed(services: Services) -> None:
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def row(type_: Callable[..., Any], ref: str, **fields: Any) -> Put:
-        return Put(type_(id=services.new_id(), ref=ref, created=now, updated=now, **fields), new=True)
-
-    sets = [row(PermissionSet, ref, pack_ref="core", grants=list(grants)) for ref, grants in DEFAULT_SETS.items()]
-    core = row(Pack, "core", label="Core", version="1.0.0", visibility="standard")
-    services.store.tenant(SYSTEM_TENANT).registry.commit(core, *sets)
-
-
-@pytest.fixture
-def services(settings: Settings) -> Iterator[Services]:
-    """The deployment with tables of this test's own: moto copies all there is with every transaction. They hold the
-    default permission sets and a standard pack ``core``; the default tenant is the test's own too."""
-    tenant = f"t-{secrets.token_hex(6)}"
-    for resource, name in ((tables.REGISTRY, "registry"), (tables.ACTIVITY, "activity")):
-        clients.dynamodb().create_table(**tables.create_request(resource, name))
-    services = open_services(msgspec.structs.replace(settings, default_tenant=tenant))
-    seed(services)
-    yield services
-    for name in ("registry", "activity"):
-        clients.dynamodb().delete_table(TableName=name)
 
 
 @pytest.fixture

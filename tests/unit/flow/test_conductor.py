@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from unit.flow.world import World
 
 from chalicelib.flow import conductor, executor
 from chalicelib.flow.cancel import NotCancellableError, cancel
 from chalicelib.flow.intake import request_execution
 from chalicelib.protocol import Run, RunFinished
-from unit.flow.world import World
 
 
 def running(world: World) -> Run:

@@ -4,14 +4,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from unit.flow.world import World
 
+from chalicelib.domain.entities import Identity
 from chalicelib.domain.executions import LEASE_GRACE
+from chalicelib.domain.templates import REDACTED
 from chalicelib.flow import executor
 from chalicelib.flow.intake import request_execution
 from chalicelib.flow.invoker import RunTooLargeError
 from chalicelib.protocol import ExecutionRequested
 from chalicelib.store.registry import Delete
-from unit.flow.world import World
 
 
 def start(world: World, action: Any = None, parameters: Any = None, **origin: Any) -> tuple[int, ExecutionRequested]:
@@ -88,7 +90,7 @@ def test_keys_of_pack_and_action_come_by_name_and_are_hidden(world: World) -> No
 
 def test_named_keys_are_injected_and_never_stored(world: World) -> None:
     key = world.put_key("api_key", {"user": "u", "password": "s3cret"})
-    id_, request = start(world, keys=[key])
+    id_, request = start(world, keys=[key], executor=world.owner.id)
     executor.handle(world.services, [request])
     (run,) = world.runner.runs
     assert run.parameters == {"api_key": {"user": "u", "password": "s3cret"}}
@@ -97,18 +99,31 @@ def test_named_keys_are_injected_and_never_stored(world: World) -> None:
 
 
 def test_a_key_that_is_gone_is_a_clear_failure(world: World) -> None:
-    id_, request = start(world, keys=[world.put_key("api_key", "x")])
+    id_, request = start(world, keys=[world.put_key("api_key", "x")], executor=world.owner.id)
     world.store.registry.commit(Delete("key", "api_key"))
     assert executor.handle(world.services, [request]) == []
     execution = world.activity.get_execution(id_)
     assert (execution.status, execution.result["error"]) == ("failed", "unknown key: api_key")
 
 
-def test_a_secret_parameter_is_hidden(world: World) -> None:
-    schema = {"password": {"type": "string", "secret": True}, "name": {"type": "string"}}
-    _, request = start(world, world.put_action("p.s", param_schema=schema), {"password": "hunter2", "name": "bob"})
+def test_a_key_that_the_executor_may_not_read_is_as_good_as_none(world: World) -> None:
+    somebody = world.put(Identity, "somebody@example.org")
+    id_, request = start(world, keys=[world.put_key("api_key", "x")], executor=somebody.id)
     executor.handle(world.services, [request])
-    assert world.runner.runs[0].secrets == ["hunter2"]
+    assert world.activity.get_execution(id_).result["error"] == "unknown key: api_key"
+    assert world.runner.runs == []
+
+
+def test_a_secret_parameter_is_stored_sealed_and_hidden(world: World) -> None:
+    schema = {"password": {"type": "string", "secret": True}, "name": {"type": "string"}}
+    id_, request = start(world, world.put_action("p.s", param_schema=schema), {"password": "hunter2", "name": "bob"})
+    stored = world.activity.get_execution(id_)
+    assert stored.config == {"password": REDACTED, "name": "bob"}
+    assert "hunter2" not in str(stored)
+    executor.handle(world.services, [request])
+    (run,) = world.runner.runs
+    assert run.parameters == {"password": "hunter2", "name": "bob"}
+    assert "hunter2" in run.secrets
 
 
 def test_the_environment_says_who_and_where(world: World) -> None:

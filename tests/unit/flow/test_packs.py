@@ -1,12 +1,10 @@
 import io
 import tarfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moto import mock_aws
 
 from chalicelib import clients
 from chalicelib.domain import archives
@@ -16,41 +14,16 @@ from chalicelib.domain.packs import PackError
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
 from chalicelib.flow import packs
 from chalicelib.flow.packs import Installed
-from chalicelib.services import Services, open_services
-from chalicelib.settings import Settings
+from chalicelib.services import Services
 from chalicelib.store.registry import Put, Registry
-from infra import tables
 
 CORE = Path(__file__).parents[3] / "packs" / "core"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        clients.forget()
-        clients.dynamodb().create_table(**tables.create_request(tables.REGISTRY, "registry"))
-        clients.dynamodb().create_table(**tables.create_request(tables.ACTIVITY, "activity"))
-        clients.s3().create_bucket(Bucket="attune")
-        settings = Settings(
-            registry_table="registry",
-            activity_table="activity",
-            bucket="attune",
-            events_queue="",
-            executions_queue="",
-            results_queue="",
-            runner_function="",
-            secret="",
-            api_url="",
-        )
-        services = open_services(settings)
-        packs.install(services, SYSTEM_TENANT, packs.read_directory(CORE), visibility="standard", force=True)
-        yield services
-        clients.forget()
+@pytest.fixture(autouse=True)
+def core(services: Services) -> None:
+    packs.install(services, SYSTEM_TENANT, packs.read_directory(CORE), visibility="standard", force=True)
 
 
 def files(**more: str) -> dict[str, bytes]:
@@ -221,7 +194,7 @@ def test_a_refused_pack_leaves_the_store_as_it_was(
     with pytest.raises(error):
         install(services, content=files(**broken), strict=True, force=True)
     assert held(services) == before
-    objects = clients.s3().list_objects_v2(Bucket="attune", Prefix="acme/")["Contents"]
+    objects = clients.s3().list_objects_v2(Bucket=services.settings.bucket, Prefix="acme/")["Contents"]
     assert len(objects) == 1
 
 

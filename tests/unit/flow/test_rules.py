@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from unit.flow.world import World
 
 from chalicelib.flow import executor, rules
 from chalicelib.flow.intake import SPILL, accept_event
 from chalicelib.store.listing import EnforcementFilter, ExecutionFilter, Page
 from chalicelib.store.registry import Put
-from unit.flow.world import World
 
 ALL = Page(number=1, size=100)
 

@@ -1,10 +1,11 @@
 """Nothing stays where it is for ever."""
 
+from unit.flow.world import World
+
 from chalicelib.flow import conductor, executor
 from chalicelib.flow.intake import request_execution
 from chalicelib.flow.sweeper import sweep
 from chalicelib.protocol import RunFinished
-from unit.flow.world import World
 
 
 def sweep_for(world: World, minutes: int) -> None:

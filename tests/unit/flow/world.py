@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.domain.entities import Action, Identity, Key, Pack, Rule, Trigger
+from chalicelib.domain.entities import Action, Identity, Key, Pack, PermissionAssignment, Rule, Trigger
 from chalicelib.flow import rules
 from chalicelib.protocol import EventAccepted, ExecutionRequested, Run
 from chalicelib.services import Services
@@ -80,7 +80,8 @@ class World:
         self.pack = self.put(Pack, "p", label="P", version="1.0.0")
         self.trigger = self.put(Trigger, "p.hook", label="Hook", pack=self.pack.id, pack_ref="p")
         self.action = self.put_action("p.act")
-        self.owner = self.put(Identity, "owner@example.org")
+        granted = PermissionAssignment(id=self.services.new_id(), permission_set_ref="core.admin", created=self.clock())
+        self.owner = self.put(Identity, "owner@example.org", assignments=[granted])
 
     def put(self, type_: Any, ref: str, **fields: Any) -> Any:
         now = self.clock()
