@@ -1,21 +1,23 @@
 """Bodies, queries and answers of the event and enforcement routes (contract: http-api part 2, event.rs)."""
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 
 from chalicelib.api.views import Body, Json, Omittable, PerPageQuery, Query, Ref, View
 from chalicelib.domain.entities import EnforcementStatus
 
 
 class CreateEventRequest(Body, kw_only=True, frozen=True):
-    """``trigger_type`` is an older name of ``trigger_ref``; one of them is required."""
+    """``trigger_type`` is an older name of ``trigger_ref``; one of them is required. ``trigger_instance_id``
+    ``rule_{id}`` binds the event to that rule (semantics §2.1)."""
 
     trigger_ref: Ref | None = None
     trigger_type: Ref | None = None
     payload: Json = None
     config: Json = None
+    trigger_instance_id: Annotated[str, Meta(max_length=255)] | None = None
 
 
 class EventSummary(View, kw_only=True, frozen=True):

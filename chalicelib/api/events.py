@@ -8,10 +8,10 @@ from chalicelib.api.components import is_hidden
 from chalicelib.api.errors import Forbidden, NotFound, ValidationFailed
 from chalicelib.api.event_views import CreateEventRequest, EventQuery, EventResponse, EventSummary
 from chalicelib.api.idempotency import key_of
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import MAX_ID, ROUTES, SIGNED_IN, Call, grant
 from chalicelib.api.row_access import row_filter
 from chalicelib.api.views import Data, Page
-from chalicelib.domain.entities import Event, Trigger
+from chalicelib.domain.entities import Event, Rule, Trigger
 from chalicelib.domain.ids import time_of
 from chalicelib.flow.intake import accept_event
 from chalicelib.store import listing
@@ -76,6 +76,7 @@ def create_event(call: Call) -> Data[EventResponse]:
         call.tenant,
         trigger,
         payload=body.payload,
+        rule=_rule(call, trigger, body.trigger_instance_id),
         config=body.config,
         source=sensor.id if sensor else None,
         source_ref=sensor.ref if sensor else None,
@@ -96,6 +97,19 @@ def _trigger(call: Call, ref: str | None) -> Trigger:
     if call.principal.token_type == "sensor" and served is not None and ref not in served:  # noqa: S105
         raise Forbidden(f"This sensor's token is not for trigger '{ref}'")
     return trigger
+
+
+def _rule(call: Call, trigger: Trigger, instance: str | None) -> Rule | None:
+    """The rule that an event is bound to, by the trigger instance that was made for it. Other instances bind nothing."""
+    prefix, _, id_ = (instance or "").partition("_")
+    if prefix != "rule" or not id_.isdecimal():
+        return None
+    rule = call.registry.rules.by_id(int(id_)) if int(id_) <= MAX_ID else None
+    if rule is None or rule.trigger_ref != trigger.ref:
+        raise ValidationFailed(
+            f"'trigger_instance_id': no rule {id_} is on trigger '{trigger.ref}'", {"path": "trigger_instance_id"}
+        )
+    return rule
 
 
 def _settled(call: Call, event_id: int) -> Event | None:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from unit.api.resources import make_pack, make_trigger, sent
+from unit.api.resources import make_action, make_pack, make_rule, make_trigger, sent
 
 from chalicelib.api import events
 from chalicelib.domain import ids
@@ -79,6 +79,17 @@ def test_an_idempotency_key_reports_one_event(api, sensor):
     again = sensor.post("/api/v1/events", json=body, headers={"Idempotency-Key": "k"})
     assert first.data["id"] == again.data["id"]
     assert {message["id"] for message in sent(api, "events")} == {first.data["id"]}
+
+
+def test_an_event_is_bound_to_the_rule_of_its_instance(api, sensor):
+    make_action(api)
+    rule = make_rule(api)
+    body = {"trigger_ref": "mine.called", "trigger_instance_id": f"rule_{rule['id']}"}
+    bound = sensor.post("/api/v1/events", json=body)
+    assert (bound.status, bound.data["rule"], bound.data["rule_ref"]) == (201, rule["id"], rule["ref"])
+    assert sent(api, "events")[0]["rule_ref"] == rule["ref"]
+    assert sensor.post("/api/v1/events", json=body | {"trigger_instance_id": "rule_17"}).status == 422
+    assert sensor.post("/api/v1/events", json=body | {"trigger_instance_id": "mine"}).data["rule"] is None
 
 
 def test_one_event(api):
