@@ -58,6 +58,8 @@ def target_from(environment: Mapping[str, str], *, slim: bool) -> Target:
         "SelfRegistration": environment.get("ATTUNE_SELF_REGISTRATION", "off"),
         "TenantIsolation": environment.get("ATTUNE_TENANT_ISOLATION", "off" if emulator else "on"),
         "PacksDir": environment.get("ATTUNE_PACKS_DIR", ""),
+        "CorsOrigins": environment.get("ATTUNE_CORS_ORIGINS", ""),
+        "HttpAllowed": environment.get("ATTUNE_HTTP_ALLOWED", ""),
         "AlarmTopic": environment.get("ATTUNE_ALARM_TOPIC", ""),
     }
     scale = template.Scale(

@@ -67,11 +67,11 @@ class Function:
 
 # By name in app.py. Rights are names of statements in _statements().
 FUNCTIONS: Final[Mapping[str, Function]] = {
-    API: Function(512, API_SECONDS, ("data", "secret", "bucket", "send events", "send executions")),
-    "rules": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "send executions")),
-    "executor": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "send executions", "run")),
-    "conductor": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "send executions")),
-    "tick": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "send events", "send executions")),
+    API: Function(512, API_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
+    "rules": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send executions")),
+    "executor": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send executions", "run")),
+    "conductor": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send executions")),
+    "tick": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
 }
 
 QUEUES: Final[Mapping[str, str]] = {  # what follows "attune-" in app.py -> logical id
@@ -136,6 +136,16 @@ _PARAMETERS: Final[Json] = {
         "Type": "String",
         "Default": "",
         "Description": "Directory POST /packs/register may read. Empty: the route is refused.",
+    },
+    "CorsOrigins": {
+        "Type": "String",
+        "Default": "",
+        "Description": "Origins whose pages may call the API from a browser, separated by commas.",
+    },
+    "HttpAllowed": {
+        "Type": "String",
+        "Default": "",
+        "Description": "Private networks and addresses that HTTP actions may call, separated by commas.",
     },
     "AlarmTopic": {"Type": "String", "Default": "", "Description": "ARN of the SNS topic alarms go to, if any."},
     "Fingerprint": {"Type": "String", "Default": "", "Description": "Of the code and settings that were deployed."},
@@ -215,6 +225,7 @@ def _environment(*, with_api: bool) -> Json:
         "ATTUNE_SELF_REGISTRATION": {"Ref": "SelfRegistration"},
         "ATTUNE_TENANT_ISOLATION": {"Ref": "TenantIsolation"},
         "ATTUNE_PACKS_DIR": _if("HasPacksDir", {"Ref": "PacksDir"}),
+        "ATTUNE_CORS_ORIGINS": {"Ref": "CorsOrigins"},
         "ATTUNE_STAGE": STAGE,
     }
 
@@ -238,7 +249,8 @@ def _function(logical_id: str, resource: Json, code: Code, scale: Scale) -> Reso
         "LoggingConfig": {"LogGroup": {"Ref": group}},
         "Environment": {"Variables": _environment(with_api=name != API)},
     }
-    rights = [_statements()[right] for right in function.rights] + [_consuming(queue) for queue in consumed]
+    statements = _statements()
+    rights = [statements[right] for right in function.rights] + [_consuming(queue) for queue in consumed]
     return {logical_id: resource, role: _role(group, rights), group: _log_group(name)}
 
 
@@ -297,6 +309,8 @@ def _statements() -> dict[str, Json]:
         "data": _allow([f"dynamodb:{action}" for action in data], *table_arns),
         "secret": _allow(["secretsmanager:GetSecretValue"], {"Ref": "Secret"}),
         "bucket": _allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], {"Fn::Sub": "${Bucket.Arn}/*"}),
+        # Without it S3 answers 403 instead of 404 for an object that is not there.
+        "list": _allow(["s3:ListBucket"], _arn("Bucket")),
         "send events": _allow(["sqs:SendMessage"], _arn("EventsQueue")),
         "send executions": _allow(["sqs:SendMessage"], _arn("ExecutionsQueue")),
         "send results": _allow(["sqs:SendMessage"], _arn("ResultsQueue")),
@@ -388,7 +402,14 @@ def _runner(code: Code, scale: Scale, runtime: str) -> Resources:
                 "LoggingConfig": {"LogGroup": {"Ref": "RunnerLogs"}},
                 "ReservedConcurrentExecutions": scale.runners or _NOTHING,
                 "TenancyConfig": _if("HasTenantIsolation", {"TenantIsolationMode": "PER_TENANT"}),
-                "Environment": {"Variables": {"ATTUNE_RESULTS_QUEUE": {"Ref": "ResultsQueue"}, "ATTUNE_STAGE": STAGE}},
+                "Environment": {
+                    "Variables": {
+                        "ATTUNE_RESULTS_QUEUE": {"Ref": "ResultsQueue"},
+                        "ATTUNE_API_URL": {"Ref": "ApiUrl"},
+                        "ATTUNE_HTTP_ALLOWED": {"Ref": "HttpAllowed"},
+                        "ATTUNE_STAGE": STAGE,
+                    }
+                },
             },
         },
         # No retries by Lambda: the conductor decides about them, and Lambda's would run an action twice unasked.

@@ -115,7 +115,7 @@ def test_the_execution_plane_may_report_and_nothing_else(template: dict[str, Any
     assert {action for action, _ in rights} == {"logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage"}
     assert [resources for action, resources in rights if action == "sqs:SendMessage"] == [{"ResultsQueue"}]
     variables = template["Resources"]["Runner"]["Properties"]["Environment"]["Variables"]
-    assert variables.keys() == {"ATTUNE_RESULTS_QUEUE", "ATTUNE_STAGE"}
+    assert _references(variables) == {"ResultsQueue", "ApiUrl", "HttpAllowed"}  # the last two are parameters
 
 
 @pytest.mark.parametrize(
