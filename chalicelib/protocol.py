@@ -4,7 +4,7 @@ Everything that crosses a queue or an invocation is one of these structs as JSON
 and nothing else of ``chalicelib``.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -12,10 +12,12 @@ Json = Any
 
 
 class EventAccepted(msgspec.Struct, kw_only=True, frozen=True):
-    """API, timers, sensors → rules. ``id`` is the event's and holds the time it was accepted."""
+    """API, timers, sensors → rules. ``id`` is the event's and holds the time it was accepted; ``key`` tells this event
+    from a stranger that drew the same id."""
 
     tenant: str
     id: int
+    key: str
     trigger_ref: str
     payload: Json = None
     payload_blob: str | None = None  # S3 key, when the payload is too big for a message
@@ -26,7 +28,7 @@ class EventAccepted(msgspec.Struct, kw_only=True, frozen=True):
     registry: int = 0  # registry version the sender saw: the reader's cache must be at least as new
 
 
-class ExecutionRequested(msgspec.Struct, kw_only=True, frozen=True):
+class ExecutionRequested(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="execution"):
     """Rules, API, conductor → executor."""
 
     tenant: str
@@ -36,15 +38,32 @@ class ExecutionRequested(msgspec.Struct, kw_only=True, frozen=True):
     registry: int = 0
 
 
+class EnvironmentRequested(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="environment"):
+    """API, executor, conductor → executor: build the environment of that ref, unless it is built or being built."""
+
+    tenant: str
+    ref: str
+
+
 class Pack(msgspec.Struct, kw_only=True, frozen=True):
-    """Where the runner finds the files of a pack: a tar.gz, cached by its SHA-256."""
+    """Where the runner finds the files of a pack, or an environment: a tar.gz, cached by its SHA-256."""
 
     ref: str
     content: str
     url: str
 
 
-class Run(msgspec.Struct, kw_only=True, frozen=True):
+class Logs(msgspec.Struct, kw_only=True, frozen=True):
+    """Where a run's whole output goes while it runs: a presigned form of S3 for the objects below one prefix.
+
+    ``fields["key"]`` ends in ``${filename}``, for which the runner puts ``stdout/000000``, ``stdout/000001``, …
+    """
+
+    url: str
+    fields: dict[str, str]
+
+
+class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"):
     """Executor → runner: all that one attempt needs; the runner reads nothing else of the platform."""
 
     tenant: str
@@ -62,9 +81,11 @@ class Run(msgspec.Struct, kw_only=True, frozen=True):
     environment: dict[str, str] = {}  # ATTUNE_* and the runtime's env_vars
     timeout: float = 300
     pack: Pack | None = None
+    logs: Logs | None = None
+    libraries: Pack | None = None  # the environment built from the pack's manifest
 
 
-class RunFinished(msgspec.Struct, kw_only=True, frozen=True):
+class RunFinished(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="finished"):
     """Runner → conductor. ``result`` has the shape of ``semantics.md`` §2.6."""
 
     tenant: str
@@ -74,4 +95,42 @@ class RunFinished(msgspec.Struct, kw_only=True, frozen=True):
     status: Literal["completed", "failed", "cancelled"]
     result: Json = None
     timed_out: bool = False
+    duration_ms: int = 0
+    log_parts: dict[str, int] = {}  # uploaded per stream; none for a run whose result shows all of its output
+
+
+class Upload(msgspec.Struct, kw_only=True, frozen=True):
+    """A form that puts one file of at most ``most`` bytes where the control plane wants it (S3: presigned POST)."""
+
+    url: str
+    fields: dict[str, str]
+    most: int
+
+
+class Build(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="build"):
+    """Executor → runner: install what a pack's manifest asks for, and upload the result."""
+
+    tenant: str
+    environment: str  # its ref
+    attempt: int
+    token: str  # one-time: the report must carry it
+    runtime: Literal["python", "node"]
+    manifest: str  # a file at the root of the pack
+    pack: Pack
+    upload: Upload
+    timeout: float
+
+
+class EnvironmentBuilt(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="built"):
+    """Runner → conductor. ``log`` holds the installer's last lines; ``content`` is the archive's SHA-256."""
+
+    tenant: str
+    environment: str
+    attempt: int
+    token: str
+    ready: bool
+    log: str = ""
+    content: str = ""
+    size: int = 0  # bytes of the archive
+    runtime_version: str = ""  # what it was built with: "Python 3.12.4"
     duration_ms: int = 0

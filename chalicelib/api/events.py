@@ -8,11 +8,11 @@ from chalicelib.api.components import is_hidden
 from chalicelib.api.errors import Forbidden, NotFound, ValidationFailed
 from chalicelib.api.event_views import CreateEventRequest, EventQuery, EventResponse, EventSummary
 from chalicelib.api.idempotency import key_of
-from chalicelib.api.routing import MAX_ID, ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
 from chalicelib.api.row_access import row_filter
 from chalicelib.api.views import Data, Page
 from chalicelib.domain.entities import Event, Rule, Trigger
-from chalicelib.domain.ids import time_of
+from chalicelib.domain.ids import MAX_ID, time_of
 from chalicelib.flow.intake import accept_event
 from chalicelib.store import listing
 
@@ -100,7 +100,7 @@ def _trigger(call: Call, ref: str | None) -> Trigger:
 
 
 def _rule(call: Call, trigger: Trigger, instance: str | None) -> Rule | None:
-    """The rule that an event is bound to, by the trigger instance that was made for it. Other instances bind nothing."""
+    """The rule that an event is bound to, by the trigger instance made for it. Other instances bind nothing."""
     prefix, _, id_ = (instance or "").partition("_")
     if prefix != "rule" or not id_.isdecimal():
         return None

@@ -1,5 +1,6 @@
 """Where things come in: events and executions that somebody asks for, each accepted once per idempotency key."""
 
+import secrets
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -59,6 +60,7 @@ def accept_event(
         EventAccepted(
             tenant=tenant,
             id=id_,
+            key=idempotency_key or secrets.token_hex(12),
             trigger_ref=trigger.ref,
             payload=None if spilled else payload,
             payload_blob=spilled,

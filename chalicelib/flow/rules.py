@@ -5,7 +5,7 @@ execution in one transaction, then the messages to the executor (design §2: sid
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -125,7 +125,9 @@ def _process(services: Services, tenant: str, messages: Sequence[EventAccepted])
     now = services.clock()
     snapshot = seen_by_sender(services, tenant, max(messages, key=lambda message: message.registry), now)
     activity = services.store.tenant(tenant).activity
-    events = activity.record_events([(event, str(event.id)) for event in _events(services, tenant, snapshot, messages)])
+    events = activity.record_events(
+        [(_event(services, tenant, snapshot, message), message.key) for message in messages]
+    )
     pairs = []
     for event in events:
         for rule in rules_of(snapshot, event):
@@ -142,26 +144,25 @@ def _process(services: Services, tenant: str, messages: Sequence[EventAccepted])
         services.queues.executions_requested([request_for(tenant, each, snapshot.version) for each in requested])
 
 
-def _events(services: Services, tenant: str, snapshot: Snapshot, messages: Iterable[EventAccepted]) -> Iterable[Event]:
-    for message in messages:
-        trigger = snapshot.trigger(message.trigger_ref)
-        rules = snapshot.rules_for(message.trigger_ref) if message.rule_ref is not None else []
-        rule = next((each for each in rules if each.ref == message.rule_ref), None)
-        payload = message.payload
-        if message.payload_blob is not None:
-            payload = msgspec.json.decode(services.store.tenant(tenant).blobs.get(message.payload_blob))
-        yield Event(
-            id=message.id,
-            trigger_ref=message.trigger_ref,
-            trigger=trigger.id if trigger else None,
-            created=time_of(message.id),
-            config=message.config,
-            payload=payload,
-            source=message.source,
-            source_ref=message.source_ref,
-            rule=rule.id if rule else None,
-            rule_ref=message.rule_ref,
-        )
+def _event(services: Services, tenant: str, snapshot: Snapshot, message: EventAccepted) -> Event:
+    trigger = snapshot.trigger(message.trigger_ref)
+    rules = snapshot.rules_for(message.trigger_ref) if message.rule_ref is not None else []
+    rule = next((each for each in rules if each.ref == message.rule_ref), None)
+    payload = message.payload
+    if message.payload_blob is not None:
+        payload = msgspec.json.decode(services.store.tenant(tenant).blobs.get(message.payload_blob))
+    return Event(
+        id=message.id,
+        trigger_ref=message.trigger_ref,
+        trigger=trigger.id if trigger else None,
+        created=time_of(message.id),
+        config=message.config,
+        payload=payload,
+        source=message.source,
+        source_ref=message.source_ref,
+        rule=rule.id if rule else None,
+        rule_ref=message.rule_ref,
+    )
 
 
 def seen_by_sender(

@@ -79,7 +79,7 @@ class Activity:
     def record_events(self, events: Sequence[tuple[Event, str]]) -> list[Event]:
         """Store events, each with its idempotency key, and return them as stored.
 
-        An event whose key and content are there already is not an error. One that meets a stranger under its id gets
+        An event whose trigger and key are there already is not an error. One that meets a stranger under its id gets
         the next one. A single event is one conditional write; several go in one transaction.
         """
         if len(events) > 1 and len(events) <= _TRANSACTION_ROWS:

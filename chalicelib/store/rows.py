@@ -102,7 +102,7 @@ def event_row(tables: Tables, tenant: str, event: Event, key: str, spill: Spill)
         event.id,
         subject=partition(tenant, EVENT, event.trigger_ref),
         # Ids are drawn, so two events may share one: then it is what they say that tells them apart.
-        key=fingerprint(key, event.trigger_ref, payload or "", config or ""),
+        key=fingerprint(event.trigger_ref, key),
         created=micros(event.created),
         payload=payload,
         config=config,

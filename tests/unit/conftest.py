@@ -22,30 +22,36 @@ QUEUES = ("events", "executions", "results")
 
 
 @pytest.fixture(scope="session")
-def settings() -> Iterator[Settings]:
-    """Queues, bucket and secret of a deployment on moto."""
+def aws() -> Iterator[None]:
+    """Moto, nobody's credentials, and clients that last for the session: making them costs more than most tests."""
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.delenv("AWS_ENDPOINT_URL", raising=False)
         clients.forget()
-        queues = {name: clients.sqs().create_queue(QueueName=name)["QueueUrl"] for name in QUEUES}
-        keys = {"jwt": [{"kid": "1", "key": key()}], "master": [{"kid": "1", "key": key()}]}
-        clients.secretsmanager().create_secret(Name="attune", SecretString=json.dumps(keys))
-        yield Settings(
-            registry_table="registry",
-            activity_table="activity",
-            events_queue=queues["events"],
-            executions_queue=queues["executions"],
-            results_queue=queues["results"],
-            runner_function="runner",
-            bucket="each test has its own",
-            secret="attune",
-            api_url="http://localhost:8080",
-            self_registration=True,
-        )
+        yield
         clients.forget()
+
+
+@pytest.fixture(scope="session")
+def settings(aws: None) -> Settings:
+    """Queues and secret of a deployment."""
+    queues = {name: clients.sqs().create_queue(QueueName=name)["QueueUrl"] for name in QUEUES}
+    keys = {"jwt": [{"kid": "1", "key": key()}], "master": [{"kid": "1", "key": key()}]}
+    clients.secretsmanager().create_secret(Name="attune", SecretString=json.dumps(keys))
+    return Settings(
+        registry_table="registry",
+        activity_table="activity",
+        events_queue=queues["events"],
+        executions_queue=queues["executions"],
+        results_queue=queues["results"],
+        runner_function="runner",
+        bucket="each test has its own",
+        secret="attune",
+        api_url="http://localhost:8080",
+        self_registration=True,
+    )
 
 
 def key() -> str:

@@ -31,7 +31,7 @@ def test_a_requested_execution_is_claimed_and_handed_to_the_runner(world: World)
     execution = world.activity.get_execution(id_)
     assert execution.status == "running"
     assert execution.started_at == world.clock()
-    assert execution.attempt_token == executor.token_hash(run.token)
+    assert execution.attempt_token == token_hash(run.token)
     assert execution.deadline == world.clock() + timedelta(seconds=20) + LEASE_GRACE
 
 

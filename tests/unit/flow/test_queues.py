@@ -48,7 +48,7 @@ def requests(count: int, action_ref: str = "p.a") -> list[ExecutionRequested]:
 
 def test_an_event_goes_to_the_events_queue() -> None:
     sqs = FakeSqs()
-    queues(sqs).event_accepted(EventAccepted(tenant="t", id=1, trigger_ref="p.t", payload={"a": 1}))
+    queues(sqs).event_accepted(EventAccepted(tenant="t", id=1, key="k", trigger_ref="p.t", payload={"a": 1}))
     ((url, body, _),) = sqs.sent
     assert url == "events"
     assert (body["id"], body["payload"]) == (1, {"a": 1})

@@ -140,6 +140,26 @@ def test_a_big_payload_travels_through_s3(world: World) -> None:
     assert executions(world)[0].config == {"n": 1}
 
 
+def test_deliveries_that_cross_are_one_event(world: World) -> None:
+    world.put_rule("p.r")
+    events = [
+        accept_event(
+            world.services, world.tenant, world.trigger, payload={}, config={"received": number}, idempotency_key="d"
+        )
+        for number in range(3)
+    ]
+    world.happen(*world.queues.events)
+    assert len({event.id for event in events}) == len(executions(world)) == 1
+
+
+def test_strangers_with_one_id_are_two_events(world: World) -> None:
+    world.put_rule("p.r")
+    first, second = world.accepted({"n": 1}), world.accepted({"n": 2})
+    world.happen(first, msgspec.structs.replace(second, id=first.id))
+    world.happen(msgspec.structs.replace(second, id=first.id), first)
+    assert len(executions(world)) == 2
+
+
 def test_the_same_delivery_gives_the_first_event(world: World) -> None:
     first = accept_event(world.services, world.tenant, world.trigger, payload={"n": 1}, idempotency_key="d1")
     again = accept_event(world.services, world.tenant, world.trigger, payload={"n": 1}, idempotency_key="d1")

@@ -107,7 +107,12 @@ class World:
 
     def accepted(self, payload: Any = None, **fields: Any) -> EventAccepted:
         return EventAccepted(
-            tenant=self.tenant, id=self.services.new_id(), trigger_ref="p.hook", payload=payload, **fields
+            tenant=self.tenant,
+            id=self.services.new_id(),
+            key=secrets.token_hex(4),
+            trigger_ref="p.hook",
+            payload=payload,
+            **fields,
         )
 
     def happen(self, *messages: EventAccepted) -> list[int]:

@@ -1,11 +1,11 @@
 """The store on moto: real tables made from the very resources that the stack deploys."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
-from moto import mock_aws
 
 from chalicelib import clients
 from chalicelib.store.opening import Store
@@ -13,27 +13,20 @@ from chalicelib.store.snapshot import Snapshots
 from infra import tables
 
 
-@pytest.fixture(scope="session")
-def aws() -> Iterator[None]:
-    """Nobody's credentials, and clients that last for the session: making them costs more than all tests."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ACCESS_KEY_ID", "test")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    patch.delenv("AWS_ENDPOINT_URL", raising=False)
-    clients.forget()
-    yield
-    clients.forget()
-    patch.undo()
+@pytest.fixture
+def bucket() -> str:
+    return f"attune-{secrets.token_hex(6)}"
 
 
 @pytest.fixture
-def store(aws: None) -> Iterator[Store]:
-    with mock_aws():
-        for name, resource in tables.RESOURCES.items():
-            clients.dynamodb().create_table(**tables.create_request(resource, name))
-        clients.s3().create_bucket(Bucket="attune")
-        yield Store("RegistryTable", "ActivityTable", "attune")
+def store(aws: None, bucket: str) -> Iterator[Store]:
+    """The store over tables and a bucket of this test's own."""
+    for name, resource in tables.RESOURCES.items():
+        clients.dynamodb().create_table(**tables.create_request(resource, name))
+    clients.s3().create_bucket(Bucket=bucket)
+    yield Store("RegistryTable", "ActivityTable", bucket)
+    for name in tables.RESOURCES:
+        clients.dynamodb().delete_table(TableName=name)
 
 
 class Calls:
@@ -112,6 +105,6 @@ def snapshots(store: Store, clock: Clock) -> Snapshots:
 
 
 @pytest.fixture
-def elsewhere(store: Store) -> Store:
+def elsewhere(store: Store, bucket: str) -> Store:
     """The same tables, seen by another process: it hears nothing of what this one commits."""
-    return Store("RegistryTable", "ActivityTable", "attune")
+    return Store("RegistryTable", "ActivityTable", bucket)
