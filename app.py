@@ -12,7 +12,7 @@ from chalice import Chalice
 from chalicelib.api import adapter
 from chalicelib.flow import conductor, executor, rules, tick
 from chalicelib.flow.batches import partial_response
-from chalicelib.protocol import EventAccepted, ExecutionRequested
+from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested
 from chalicelib.services import services
 
 app = Chalice(app_name="attune")
@@ -26,7 +26,7 @@ _EVENTS, _EXECUTIONS, _RESULTS = (
 _BATCH = 10
 
 _decode_accepted = msgspec.json.Decoder(EventAccepted).decode
-_decode_requested = msgspec.json.Decoder(ExecutionRequested).decode
+_decode_requested = msgspec.json.Decoder(ExecutionRequested | EnvironmentRequested).decode
 
 
 def _ids(event: Any) -> list[str]:

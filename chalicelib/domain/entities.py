@@ -25,6 +25,8 @@ Visibility = Literal["standard", "tenant", "private"]
 ParameterDelivery = Literal["stdin", "file"]
 ParameterFormat = Literal["json", "dotenv", "yaml"]
 OutputFormat = Literal["text", "json", "yaml", "jsonl"]
+LibraryRuntime = Literal["python", "node"]  # runtimes that have an installer of libraries
+EnvironmentState = Literal["pending", "ready", "failed"]
 RetentionPolicy = Literal["versions", "days", "hours", "minutes"]
 
 
@@ -61,6 +63,7 @@ class Pack(Definition, kw_only=True, frozen=True):
     visibility: Visibility = "tenant"
     installed_by: int | None = None
     content: str | None = None  # SHA-256 of the archive its files came in; None: made by API, has no files
+    manifests: dict[LibraryRuntime, str] = {}  # what its files ask for, as a digest (domain.dependencies)
 
     @property
     def is_standard(self) -> bool:
@@ -95,6 +98,28 @@ class Action(Definition, kw_only=True, frozen=True):
     output_format: OutputFormat = "text"
     timeout: int | None = None  # seconds; None: the default of 300
     content: str | None = None  # the pack archive its file is in; None: `entrypoint` is the code itself
+    manifest: str | None = None  # digest of what that archive asks for; None: the runtime's own libraries will do
+
+
+class Environment(Definition, kw_only=True, frozen=True):
+    """The libraries that a manifest asks for, installed once for all packs of a tenant with the same manifest.
+
+    ``pending`` with ``attempt`` 0: not begun; else the attempt has until ``deadline`` to report with its token.
+    """
+
+    runtime: LibraryRuntime
+    manifest: str  # the file's name
+    pack_ref: str  # the pack it is built from
+    pack_content: str
+    state: EnvironmentState = "pending"
+    attempt: int = 0
+    attempt_token: str | None = None  # hash of the one-time token a report must carry
+    deadline: datetime | None = None
+    archive: str | None = None  # blob of the attempt: a tar.gz
+    content: str | None = None  # its SHA-256
+    size: int = 0
+    log: str = ""  # the installer's last lines
+    runtime_version: str = ""
 
 
 class Trigger(Definition, kw_only=True, frozen=True):

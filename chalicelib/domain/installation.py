@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from chalicelib.domain import parameters
+from chalicelib.domain import dependencies, parameters
 from chalicelib.domain.entities import Action, Json, Pack, PermissionSet, Rule, Runtime, Sensor, Trigger
 from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.packs import WITHOUT_FILE, Component, ComponentType, PackSource
@@ -154,7 +154,12 @@ class _Builder:
         runtime = self._find(Runtime, ref)
         if runtime is None:
             raise _UnfitError(f"runtime '{ref}' does not exist", "$.runner_type")
-        return {"runtime": runtime.id, "content": None if ref in WITHOUT_FILE else self._pack.content}
+        content = None if ref in WITHOUT_FILE else self._pack.content
+        links: dict[str, Json] = {"runtime": runtime.id, "content": content}
+        if component.type is Action:
+            needs = dependencies.RUNTIMES.get(ref)
+            links["manifest"] = self._pack.manifests.get(needs) if needs else None
+        return links
 
     def _rule_links(self, component: Component) -> dict[str, Json]:
         links: dict[str, Json] = {}

@@ -1,7 +1,8 @@
 """The conductor: brings home what the execution plane reports, and what became of the runs that never will.
 
-Two kinds of message come on the results queue: a runner's own :class:`RunFinished`, and Lambda's record of an
-invocation that failed (its on-failure destination), which holds the :class:`Run` that was lost.
+Two kinds of message come on the results queue: a runner's own report (:class:`RunFinished`, or
+:class:`EnvironmentBuilt`), and Lambda's record of an invocation that failed (its on-failure destination), which holds
+what was lost.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ import msgspec
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, LOST, RUNNING, lost_again
+from chalicelib.flow import environments
 from chalicelib.flow.batches import one_by_one
-from chalicelib.flow.executor import token_hash
 from chalicelib.flow.rules import request_for
+from chalicelib.flow.tokens import token_hash
 from chalicelib.log import logger
-from chalicelib.protocol import Run, RunFinished
+from chalicelib.protocol import Build, EnvironmentBuilt, Run, RunFinished
 from chalicelib.services import Services
 
 THROTTLED_DELAY: Final = 1  # seconds before a run that Lambda had no room for is tried again
@@ -27,11 +29,11 @@ _THROTTLES: Final = ("TooManyRequestsException", "ThrottlingException", "TooMany
 class _Failure(msgspec.Struct, kw_only=True, frozen=True):
     """The part we read of Lambda's asynchronous invocation record (AWS: "Capturing records of invocations")."""
 
-    requestPayload: Run  # noqa: N815  # AWS's spelling
+    requestPayload: Run | Build  # noqa: N815  # AWS's spelling
     responsePayload: Any = None  # noqa: N815
 
 
-_decode_finished = msgspec.json.Decoder(RunFinished).decode
+_decode_report = msgspec.json.Decoder(RunFinished | EnvironmentBuilt).decode
 _decode_failure = msgspec.json.Decoder(_Failure).decode
 
 
@@ -42,16 +44,27 @@ def handle(services: Services, bodies: Sequence[str]) -> list[int]:
 
 def _take_in(services: Services, body: str) -> None:
     try:
-        finished = _decode_finished(body)
+        report = _decode_report(body)
     except msgspec.ValidationError:
         failure = _decode_failure(body)
-        run = failure.requestPayload
-        if _was_throttled(failure.responsePayload):
-            postpone(services, run)
-        else:
-            lost(services, run.tenant, run.execution, run.attempt)
+        _take_back(services, failure.requestPayload, throttled=_was_throttled(failure.responsePayload))
     else:
-        finish(services, finished)
+        if isinstance(report, EnvironmentBuilt):
+            environments.take_in(services, report)
+        else:
+            finish(services, report)
+
+
+def _take_back(services: Services, work: Run | Build, *, throttled: bool) -> None:
+    if isinstance(work, Build):
+        if throttled:
+            environments.postpone(services, work, delay=THROTTLED_DELAY)
+        else:
+            environments.lost(services, work)
+    elif throttled:
+        postpone(services, work)
+    else:
+        lost(services, work.tenant, work.execution, work.attempt)
 
 
 def finish(services: Services, finished: RunFinished) -> None:

@@ -1,6 +1,5 @@
 """The executor: claims what is requested, gathers what its run needs, hands it to the execution plane (design §3)."""
 
-import hashlib
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -8,11 +7,14 @@ from typing import Final
 from chalicelib.domain.entities import SYSTEM_TENANT, Action, Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
 from chalicelib.domain.parameters import secret_names
+from chalicelib.flow import environments
 from chalicelib.flow.batches import one_by_one
+from chalicelib.flow.environments import EnvironmentFailedError, EnvironmentPendingError
 from chalicelib.flow.invoker import RunTooLargeError
 from chalicelib.flow.rules import seen_by_sender
 from chalicelib.flow.secrets import UnknownKeyError, reveal
-from chalicelib.protocol import ExecutionRequested, Pack, Run
+from chalicelib.flow.tokens import token_hash
+from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
 
@@ -27,9 +29,16 @@ RUNNERS: Final = {
 }
 
 
-def handle(services: Services, messages: Sequence[ExecutionRequested]) -> list[int]:
-    """Start a batch of requested executions. Returns the positions of the messages to deliver again."""
-    return one_by_one(range(len(messages)), lambda position: _start(services, messages[position]))
+def handle(services: Services, messages: Sequence[ExecutionRequested | EnvironmentRequested]) -> list[int]:
+    """Start a batch of what is requested. Returns the positions of the messages to deliver again."""
+    return one_by_one(range(len(messages)), lambda position: _take(services, messages[position]))
+
+
+def _take(services: Services, message: ExecutionRequested | EnvironmentRequested) -> None:
+    if isinstance(message, EnvironmentRequested):
+        environments.start(services, message)
+    else:
+        _start(services, message)
 
 
 def _start(services: Services, message: ExecutionRequested) -> None:
@@ -46,6 +55,14 @@ def _start(services: Services, message: ExecutionRequested) -> None:
         done = {"succeeded": True, "exit_code": 0, "duration_ms": 0}
         activity.transition(message.id, from_=WAITING, to="completed", result=done, started_at=now, now=now)
         return
+    try:
+        libraries = environments.libraries_for(services, snapshot, action)
+    except EnvironmentPendingError as pending:
+        services.queues.executions_requested([message], delay=pending.delay)
+        return
+    except EnvironmentFailedError as error:
+        activity.transition(message.id, from_=WAITING, to="failed", result=_failure(error), now=now)
+        return
     token = secrets.token_urlsafe(24)
     execution = activity.claim(
         message.id, token_hash=token_hash(token), deadline=lease_until(now, message.timeout), now=now
@@ -53,20 +70,17 @@ def _start(services: Services, message: ExecutionRequested) -> None:
     if execution is None:
         return  # taken by an earlier delivery of this message, cancelled, or over
     try:
-        services.invoker.start(_run(services, snapshot, message.tenant, execution, action, token))
+        services.invoker.start(_run(services, snapshot, message.tenant, execution, action, token, libraries))
     except (UnknownKeyError, RunTooLargeError) as error:
-        activity.transition(
-            execution.id, from_=RUNNING, to="failed", result={"succeeded": False, "error": str(error)}, now=now
-        )
+        activity.transition(execution.id, from_=RUNNING, to="failed", result=_failure(error), now=now)
     except Exception:
         # Undo the claim, so that the redelivered message can make it again.
         activity.transition(execution.id, from_=RUNNING, to="requested", attempt=execution.attempt, now=now)
         raise
 
 
-def token_hash(token: str) -> str:
-    """How a row keeps the one-time token of its attempt."""
-    return hashlib.sha256(token.encode()).hexdigest()[:32]
+def _failure(error: Exception) -> Json:
+    return {"succeeded": False, "error": str(error)}
 
 
 def _cannot_run(action_ref: str, action: Action | None) -> Json:
@@ -77,7 +91,15 @@ def _cannot_run(action_ref: str, action: Action | None) -> Json:
     return {"succeeded": False, "error": error}
 
 
-def _run(services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action, token: str) -> Run:
+def _run(
+    services: Services,
+    snapshot: Snapshot,
+    tenant: str,
+    execution: Execution,
+    action: Action,
+    token: str,
+    libraries: Pack | None,
+) -> Run:
     revealed = reveal(services, snapshot, tenant, execution, action)
     return Run(
         tenant=tenant,
@@ -95,6 +117,7 @@ def _run(services: Services, snapshot: Snapshot, tenant: str, execution: Executi
         environment=_environment(services, snapshot, tenant, execution, action),
         timeout=execution.timeout or DEFAULT_TIMEOUT,
         pack=_pack_files(services, snapshot, tenant, action),
+        libraries=libraries,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from chalicelib.protocol import Run
+from chalicelib.protocol import Build, Run
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,5 +39,12 @@ class Invoker:
         payload = _encode(run)
         if len(payload) > MAX_PAYLOAD:
             raise RunTooLargeError(f"parameters and secrets take {len(payload)} bytes; a run takes {MAX_PAYLOAD}")
-        tenant = {"TenantId": run.tenant} if self._isolated else {}
-        self._client().invoke(FunctionName=self._function, InvocationType="Event", Payload=payload, **tenant)
+        self._invoke(run.tenant, payload)
+
+    def build(self, build: Build) -> None:
+        """The same for the building of an environment."""
+        self._invoke(build.tenant, _encode(build))
+
+    def _invoke(self, tenant: str, payload: bytes) -> None:
+        isolation = {"TenantId": tenant} if self._isolated else {}
+        self._client().invoke(FunctionName=self._function, InvocationType="Event", Payload=payload, **isolation)

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from chalicelib.domain import archives, installation, packs
+from chalicelib.domain import archives, dependencies, installation, packs
 from chalicelib.domain.archives import ArchiveError
 from chalicelib.domain.documents import Document
 from chalicelib.domain.entities import (
@@ -32,6 +32,7 @@ from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.installation import OWNED, Owned, Present
 from chalicelib.domain.packs import Component, ComponentType, PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
+from chalicelib.flow import environments
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
 
@@ -142,6 +143,7 @@ def install(
     changes: list[Put | Delete] = [*_puts([*changed, *outcome.written]), *_deletions(registry, outcome.deleted)]
     if changes:
         registry.commit(*changes)
+    environments.ensure(services, tenant, pack)
     counted = Counter(type(entity) for entity in outcome.installed)
     return Installed(pack, warnings, {f"{KINDS[kind]}s": counted[kind] for kind in OWNED})
 
@@ -165,6 +167,7 @@ def delete(services: Services, tenant: str, pack: Pack) -> None:
 
 def _read(files: Mapping[str, bytes]) -> PackSource:
     source = packs.read(files)
+    source = replace(source, fields=source.fields | {"manifests": dependencies.manifests(files)})
     if source.ref != CORE:
         return source
     return replace(source, components=[*_default_sets(), *source.components])

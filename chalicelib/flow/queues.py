@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from chalicelib.protocol import EventAccepted, ExecutionRequested
+from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,6 +53,12 @@ class Queues:
             answer = self._client().send_message_batch(QueueUrl=self._executions, Entries=entries)
             if refused := answer.get("Failed"):
                 raise SendError(f"{len(refused)} of {len(entries)} messages refused: {refused[0].get('Message')}")
+
+    def environment_requested(self, message: EnvironmentRequested, *, delay: int = 0) -> None:
+        """Ask the executor for an environment, after ``delay`` seconds (at most 900)."""
+        self._client().send_message(
+            QueueUrl=self._executions, MessageBody=_encode(message).decode(), DelaySeconds=delay
+        )
 
 
 def _batches(bodies: Sequence[str]) -> list[list[str]]:

@@ -21,6 +21,7 @@ from chalicelib.domain.entities import (
     SYSTEM_TENANT,
     Action,
     Definition,
+    Environment,
     Identity,
     Key,
     OwnerType,
@@ -48,6 +49,7 @@ KINDS: Final[dict[type[Definition], str]] = {
     Key: "key",
     Identity: "identity",
     PermissionSet: "permission_set",
+    Environment: "environment",
 }
 _DECODERS: Final = {type_: msgspec.json.Decoder(type_) for type_ in KINDS}
 
@@ -177,6 +179,7 @@ class Registry:
         self.identities = repository(Identity)
         self.permission_sets = repository(PermissionSet)
         self.tenants = repository(Tenant)
+        self.environments = repository(Environment)
 
     def rules_by_trigger(self, trigger_ref: str) -> list[Rule]:
         """The tenant's rules on a trigger, enabled or not, by ref; costs nothing for rules on others."""

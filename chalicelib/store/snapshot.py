@@ -12,6 +12,7 @@ from chalicelib.domain.entities import (
     SYSTEM_TENANT,
     Action,
     Definition,
+    Environment,
     Identity,
     Key,
     Pack,
@@ -73,6 +74,10 @@ class Snapshot:
 
     def runtime(self, ref: str) -> Runtime | None:
         return self._find(Runtime, ref)
+
+    def environment(self, ref: str, *, standard: bool) -> Environment | None:
+        """One of the standard packs' environments, or of the tenant's own packs': neither stands in for the other."""
+        return self._look(Environment, ref, [self._system if standard else self._own])
 
     def identity(self, login: str) -> Identity | None:
         """The tenant's own only: nobody signs in to another tenant's."""

@@ -12,6 +12,7 @@ from chalicelib.domain.templates import REDACTED
 from chalicelib.flow import executor
 from chalicelib.flow.intake import request_execution
 from chalicelib.flow.invoker import RunTooLargeError
+from chalicelib.flow.tokens import token_hash
 from chalicelib.protocol import ExecutionRequested
 from chalicelib.store.registry import Delete
 
