@@ -27,6 +27,7 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     executions,
     health,
     keys,
+    logs,
     openapi,
     packs,
     rule_trial,
@@ -245,7 +246,7 @@ def _cross_origin(origin: str | None) -> Mapping[str, str]:
     return {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Credentials": "true",
-        "Access-Control-Expose-Headers": "X-Request-Id, Retry-After",
+        "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, X-Log-Offset, X-Log-Next-Offset, X-Log-Complete",
         "Vary": "Origin",
     }
 

@@ -145,8 +145,7 @@ def execute(call: Call) -> Spread:
 )
 def get_execution(call: Call, execution_id: int) -> Data[ExecutionResponse]:
     """One execution with its parameters and result."""
-    execution = _found(call, execution_id)
-    call.require("executions", "read", call.context_of(execution))
+    execution = readable_execution(call, execution_id)
     return Data(_view(call, execution, reveal=call.query.include_secret_values))
 
 
@@ -182,6 +181,13 @@ def _status(text: str) -> str:
     if status not in _STATUSES:
         raise BadRequest(f"Invalid execution status '{text}': expected one of {', '.join(_STATUSES)}")
     return status
+
+
+def readable_execution(call: Call, execution_id: int) -> Execution:
+    """The execution, if the caller may read it; NotFound or Forbidden otherwise."""
+    execution = _found(call, execution_id)
+    call.require("executions", "read", call.context_of(execution))
+    return execution
 
 
 def _found(call: Call, execution_id: int) -> Execution:

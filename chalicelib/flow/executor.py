@@ -11,6 +11,7 @@ from chalicelib.flow import environments
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.environments import EnvironmentFailedError, EnvironmentPendingError
 from chalicelib.flow.invoker import RunTooLargeError
+from chalicelib.flow.logs import upload_form
 from chalicelib.flow.rules import seen_by_sender
 from chalicelib.flow.secrets import UnknownKeyError, reveal
 from chalicelib.flow.tokens import token_hash
@@ -18,6 +19,7 @@ from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, 
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
 
+HTTP: Final = "core.http"  # prints nothing: what came back is its result
 NATIVE: Final = "core.native"  # runs nothing: the executor itself completes it
 
 RUNNERS: Final = {
@@ -118,6 +120,7 @@ def _run(
         timeout=execution.timeout or DEFAULT_TIMEOUT,
         pack=_pack_files(services, snapshot, tenant, action),
         libraries=libraries,
+        logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution),
     )
 
 

@@ -49,6 +49,30 @@ class Blobs:
         content: bytes = answer["Body"].read()
         return content
 
+    def get_part(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes of ``name`` from ``start`` to before ``stop``, if it has any. Raises :class:`MissingBlobError`."""
+        s3 = clients.s3()
+        wanted = {"Bucket": self._bucket, "Key": self._prefix + name, "Range": f"bytes={start}-{stop - 1}"}
+        try:
+            answer = s3.get_object(**wanted)
+        except s3.exceptions.NoSuchKey:
+            raise MissingBlobError(name) from None
+        except s3.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in ("InvalidRange", "416"):
+                return b""
+            raise
+        content: bytes = answer["Body"].read()
+        return content
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """The names that begin with ``prefix``, in order, and how many bytes each has. One call per thousand."""
+        found: dict[str, int] = {}
+        wanted = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        for page in clients.s3().get_paginator("list_objects_v2").paginate(**wanted):
+            for entry in page.get("Contents", ()):
+                found[entry["Key"].removeprefix(self._prefix)] = entry["Size"]
+        return found
+
     def exists(self, name: str) -> bool:
         s3 = clients.s3()
         try:
@@ -77,7 +101,8 @@ class Blobs:
         return url
 
     def presigned_post(self, name: str, max_bytes: int, seconds: int = 900) -> dict[str, Any]:
-        """``{"url", "fields"}`` of a form that uploads one file of at most ``max_bytes`` to ``name``."""
+        """``{"url", "fields"}`` of a form that uploads a file of at most ``max_bytes`` to ``name``; when that ends in
+        ``${filename}``, any number of files to names that begin with the rest. No AWS call."""
         form: dict[str, Any] = clients.s3().generate_presigned_post(
             Bucket=self._bucket,
             Key=self._prefix + name,
