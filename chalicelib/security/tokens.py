@@ -1,11 +1,12 @@
-"""Bearer tokens: HS256 JWTs with the claims of ``http-api.md`` §1.3 and the tenant (README 1)."""
+"""Bearer tokens: HS256 JWTs with the claims of ``http-api.md`` §1.3 and the tenant (README 1).
+
+PyJWT is imported where it is used: it brings X.509, 60 ms of a cold start, and most functions never see a token.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
-
-import jwt
 
 from chalicelib.domain.entities import Execution, Identity
 from chalicelib.security.keyring import Keyring
@@ -118,6 +119,8 @@ class Tokens:
         life: timedelta,
         **more: Any,
     ) -> str:
+        import jwt
+
         key = self._keyring.signing()
         claims: dict[str, Any] = {
             "sub": str(identity_id),
@@ -133,6 +136,8 @@ class Tokens:
     def _claims(self, token: str | None) -> dict[str, Any]:
         if not token:
             raise TokenError("missing")
+        import jwt
+
         try:
             key = self._keyring.verifying(jwt.get_unverified_header(token).get("kid"))
             if key is None:
