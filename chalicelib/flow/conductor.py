@@ -5,7 +5,7 @@ Two kinds of message come on the results queue: a runner's own report (:class:`R
 what was lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -24,13 +24,22 @@ from chalicelib.services import Services
 THROTTLED_DELAY: Final = 1  # seconds before a run that Lambda had no room for is tried again
 
 _THROTTLES: Final = ("TooManyRequestsException", "ThrottlingException", "TooManyRequests")
+_NEVER_BEGAN: Final = "EventAgeExceeded"  # Lambda found no room for it in MaximumEventAgeInSeconds
 
 
 class _Failure(msgspec.Struct, kw_only=True, frozen=True):
     """The part we read of Lambda's asynchronous invocation record (AWS: "Capturing records of invocations")."""
 
     requestPayload: Run | Build  # noqa: N815  # AWS's spelling
+    requestContext: Mapping[str, Any] = {}  # noqa: N815
     responsePayload: Any = None  # noqa: N815
+
+    @property
+    def throttled(self) -> bool:
+        """Whether there was no room for it, so that it never began."""
+        response = self.responsePayload if isinstance(self.responsePayload, dict) else {}
+        refusal = response.get("errorType") or response.get("__type")
+        return self.requestContext.get("condition") == _NEVER_BEGAN or refusal in _THROTTLES
 
 
 _decode_report = msgspec.json.Decoder(RunFinished | EnvironmentBuilt).decode
@@ -47,7 +56,7 @@ def _take_in(services: Services, body: str) -> None:
         report = _decode_report(body)
     except msgspec.ValidationError:
         failure = _decode_failure(body)
-        _take_back(services, failure.requestPayload, throttled=_was_throttled(failure.responsePayload))
+        _take_back(services, failure.requestPayload, throttled=failure.throttled)
     else:
         if isinstance(report, EnvironmentBuilt):
             environments.take_in(services, report)
@@ -107,7 +116,3 @@ def lost(services: Services, tenant: str, id_: int, attempt: int) -> None:
 def _request_again(services: Services, tenant: str, execution: Execution, *, delay: int) -> None:
     version = services.snapshots.of(tenant).version
     services.queues.executions_requested([request_for(tenant, execution, version)], delay=delay)
-
-
-def _was_throttled(response: Any) -> bool:
-    return isinstance(response, dict) and (response.get("errorType") or response.get("__type")) in _THROTTLES

@@ -24,12 +24,12 @@ def finished(run: Run, **fields: Any) -> str:
     return msgspec.json.encode(RunFinished(tenant=run.tenant, execution=run.execution, **fields)).decode()
 
 
-def failure(run: Run, response: Any = None) -> str:
+def failure(run: Run, response: Any = None, condition: str = "RetriesExhausted") -> str:
     """Lambda's record of a failed asynchronous invocation."""
     return json.dumps(
         {
             "version": "1.0",
-            "requestContext": {"condition": "RetriesExhausted", "approximateInvokeCount": 1},
+            "requestContext": {"condition": condition, "approximateInvokeCount": 1},
             "requestPayload": json.loads(msgspec.json.encode(run)),
             "responsePayload": response or {"errorMessage": "Worker process died"},
         }
@@ -74,9 +74,10 @@ def test_a_failure_record_that_comes_twice_starts_one_more_run(world: World) -> 
 
 def test_a_throttled_run_waits_a_second_and_loses_no_attempt(world: World) -> None:
     run = running(world)
-    throttled = {"errorType": "TooManyRequestsException", "errorMessage": "Rate Exceeded"}
-    for _ in range(5):
-        assert conductor.handle(world.services, [failure(run, throttled)]) == []
+    refused = {"response": {"errorType": "TooManyRequestsException", "errorMessage": "Rate Exceeded"}}
+    waited_too_long = {"condition": "EventAgeExceeded"}
+    for why in (refused, waited_too_long, refused):
+        assert conductor.handle(world.services, [failure(run, **why)]) == []
         message, delay = world.queues.requested[-1]
         assert delay == conductor.THROTTLED_DELAY
         executor.handle(world.services, [message])
