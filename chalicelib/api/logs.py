@@ -88,7 +88,10 @@ def stream_execution_log(call: Call, execution_id: int, stream: str) -> Raw:
     again = seen is not None
     if execution.attempt > 1 and start > log.size():  # of an attempt that was lost: the next one begins anew
         start, again = 0, False
-    events = "".join(_events(execution, _Span(log, start, MOST_STREAMED), again=again))
+    span = _Span(log, start, MOST_STREAMED)
+    if not (span.is_last and execution.status in TERMINAL):
+        span.leave("\r")  # with a line feed to come it is one line end
+    events = "".join(_events(execution, span, again=again))
     return Raw(events.encode(), headers={"Content-Type": "text/event-stream; charset=utf-8"})
 
 
@@ -121,6 +124,13 @@ class _Span:
             found = found[: len(found) // 2]
         self.stop = self.start + len(self.content.encode())
         self.is_last = self.stop >= log.size()
+
+    def leave(self, end: str) -> None:
+        """Leave ``end`` for the next answer, if that is how this one ends."""
+        if self.content.endswith(end):
+            self.content = self.content.removesuffix(end)
+            self.stop -= len(end.encode())
+            self.is_last = False
 
 
 def _continues(byte: int) -> bool:

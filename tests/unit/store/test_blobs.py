@@ -1,5 +1,7 @@
+import base64
 from urllib.request import Request
 
+import msgspec
 import pytest
 from unit.store.conftest import Calls
 
@@ -47,3 +49,29 @@ def test_an_upload_form_limits_its_size(blobs: Blobs) -> None:
     form = blobs.presigned_post("uploads/1", 1000)
     assert form["fields"]["key"] == "acme/uploads/1"
     assert {"policy", "x-amz-signature"} <= {name.lower() for name in form["fields"]}
+
+
+def test_a_part_is_what_there_is_of_it(blobs: Blobs) -> None:
+    blobs.put("logs/1", b"0123456789")
+    assert blobs.get_part("logs/1", 2, 5) == b"234"
+    assert blobs.get_part("logs/1", 8, 50) == b"89"
+    assert blobs.get_part("logs/1", 10, 50) == b""
+    with pytest.raises(MissingBlobError, match="logs/2"):
+        blobs.get_part("logs/2", 0, 5)
+
+
+def test_sizes_are_of_the_tenants_names_in_order(blobs: Blobs, store: Store) -> None:
+    for name in ("logs/1/b", "logs/1/a", "logs/10/a", "other"):
+        blobs.put(name, name.encode())
+    store.tenant("other").blobs.put("logs/1/a", b"")
+    assert blobs.sizes("logs/1/") == {"logs/1/a": 8, "logs/1/b": 8}
+    assert blobs.sizes("nothing/") == {}
+
+
+def test_an_upload_form_may_be_for_all_below_a_name(blobs: Blobs, calls: Calls) -> None:
+    made: list[dict[str, str]] = []
+    assert calls.during(lambda: made.append(blobs.presigned_post("logs/1/${filename}", 1000)["fields"])) == []
+    policy = msgspec.json.decode(base64.b64decode(made[0]["policy"]))
+    assert made[0]["key"] == "acme/logs/1/${filename}"
+    assert ["starts-with", "$key", "acme/logs/1/"] in policy["conditions"]
+    assert ["content-length-range", 0, 1000] in policy["conditions"]
