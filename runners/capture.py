@@ -39,5 +39,9 @@ class Capture:
         while self._in_tail - len(self._tail[0]) >= TAIL:
             self._in_tail -= len(self._tail.popleft())
 
+    def since(self, start: int) -> bytes:
+        """What is kept from the ``start``-th byte on, without the tail of an endless stream."""
+        return bytes(self._head[start:])
+
     def captured(self) -> Captured:
         return Captured(bytes(self._head), b"".join(self._tail)[-TAIL:], self._total)

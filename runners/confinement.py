@@ -187,7 +187,7 @@ def _first_closed(path: str) -> str | None:
 
 def own_ids() -> range:
     """The user and group ids that executions get; empty where we are not root or there are too few."""
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not kernel.LINUX:
         return range(0)
     try:
         with open("/proc/self/uid_map", encoding="ascii") as mapping:

@@ -15,12 +15,14 @@ import msgspec
 
 from chalicelib.protocol import Run, RunFinished
 from runners import kernel, results
-from runners.sandbox import TERMINATION_GRACE, Sandbox
+from runners.sandbox import TERMINATION_GRACE, Ended, Job, Sandbox
 
 # Before anything else: the zygote starts while the rest is being imported, and is not a copy of any of it.
 _sandbox = Sandbox()
 atexit.register(_sandbox.close)
 
+from runners.capture import Capture  # noqa: E402
+from runners.logs import LogUpload  # noqa: E402
 from runners.output import Status, could_not_start, result_of  # noqa: E402
 from runners.pack_files import NoSuchFileError, PackFiles  # noqa: E402
 from runners.programs import RuntimeMissingError, job_for  # noqa: E402
@@ -42,6 +44,7 @@ class Outcome(msgspec.Struct, frozen=True):
     status: Status
     result: Json
     timed_out: bool = False
+    log_parts: dict[str, int] = {}
     log: dict[str, Json] = {}
 
 
@@ -69,6 +72,7 @@ class Runner:
             result=outcome.result,
             timed_out=outcome.timed_out,
             duration_ms=duration,
+            log_parts=outcome.log_parts,
         )
 
     def _outcome(self, run: Run, timeout: float) -> Outcome:
@@ -87,9 +91,20 @@ class Runner:
             job, stdin = job_for(run, folder, group=self._packs.group(run.tenant), memory=self._memory)
         except (NoSuchFileError, RuntimeMissingError) as error:
             return Outcome(*could_not_start(str(error)))
-        ended = self._sandbox.run(job, stdin, timeout=timeout)
+        ended, log_parts = self._follow(run, job, stdin, timeout, redactor)
         status, result = result_of(ended, run.output_format, timeout, redactor)
-        return Outcome(status, result, ended.timed_out, {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb})
+        log: dict[str, Json] = {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb}
+        return Outcome(status, result, ended.timed_out, log_parts, log)
+
+    def _follow(
+        self, run: Run, job: Job, stdin: bytes, timeout: float, redactor: Redactor
+    ) -> tuple[Ended, dict[str, int]]:
+        if run.logs is None:
+            return self._sandbox.run(job, stdin, timeout=timeout), {}
+        streams = {"stdout": Capture(), "stderr": Capture()}
+        with LogUpload(run.logs, streams, redactor) as upload:
+            ended = self._sandbox.run(job, stdin, timeout=timeout, **streams)
+        return ended, upload.parts
 
 
 def handle(event: Json, context: Any) -> None:

@@ -74,7 +74,7 @@ class _Stream:
         if captured.total > len(captured.head) and redactor.longest:
             # What is cut through the middle of a secret has no form to be known by.
             head, tail = head[: -redactor.longest], tail[redactor.longest :]
-        self._head, self._tail = _printable(head), _printable(tail)
+        self._head, self._tail = printable(head), printable(tail)
         self.text = self._head + self._tail
 
     def shown(self, name: str) -> dict[str, Json]:
@@ -98,7 +98,8 @@ class _Stream:
         return lines if len(lines) <= _ERROR_LINES else lines[-1:]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text with every character that would not show, or could not be sent, replaced."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -32,16 +32,26 @@ class Redactor:
         """The text with every form of every secret replaced by :data:`MASK`; overlapping ones become one mask."""
         if text in self._alone:
             return MASK
-        found = sorted(span for form in self._forms for span in _occurrences(form, text))
-        if not found:
-            return text
         parts: list[str] = []
         done = 0
-        for start, end in found:
-            if start >= done:
-                parts += (text[done:start], MASK)
-            done = max(done, end)
+        for start, end in self.found_in(text):
+            parts += (text[done:start], MASK)
+            done = end
         return "".join([*parts, text[done:]])
+
+    def begun_at_end_of(self, text: str) -> int:
+        """How many characters at the end of ``text`` may be the beginning of something to mask."""
+        return max((_begun(form, text) for form in self._forms), default=0)
+
+    def found_in(self, text: str) -> list[tuple[int, int]]:
+        """Where there is something to mask: spans in order, overlapping ones as one."""
+        merged: list[tuple[int, int]] = []
+        for start, end in sorted(span for form in self._forms for span in _occurrences(form, text)):
+            if merged and start < merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+            else:
+                merged.append((start, end))
+        return merged
 
     def json(self, value: Json) -> Json:
         """The value with its strings, keys included, and the numbers that are a secret redacted."""
@@ -54,6 +64,46 @@ class Redactor:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and str(value) in self._alone:
             return MASK
         return value
+
+
+class RedactedStream:
+    """Redacts text that comes in pieces, of which a secret may span several.
+
+    >>> stream = RedactedStream(Redactor(["hunter22"]))
+    >>> stream.add("my hunt"), stream.add("er22!"), stream.rest()
+    ('', 'my ********', '!')
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._held = ""
+
+    def add(self, text: str) -> str:
+        """As much of what has come so far as nothing that follows can change."""
+        self._held += text
+        certain = len(self._held) - self._redactor.begun_at_end_of(self._held)
+        for start, end in self._redactor.found_in(self._held):
+            if start < certain < end:
+                certain = start
+        return self._release(certain)
+
+    def rest(self) -> str:
+        """What was held back: nothing follows."""
+        return self._release(len(self._held))
+
+    def _release(self, certain: int) -> str:
+        text, self._held = self._held[:certain], self._held[certain:]
+        return self._redactor.text(text)
+
+
+def _begun(form: str, text: str) -> int:
+    tail = text[max(0, len(text) - len(form) + 1) :]
+    at = tail.find(form[0])
+    while at >= 0:
+        if form.startswith(tail[at:]):
+            return len(tail) - at
+        at = tail.find(form[0], at + 1)
+    return 0
 
 
 def _occurrences(form: str, text: str) -> Iterator[tuple[int, int]]:

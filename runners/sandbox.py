@@ -76,14 +76,18 @@ class Sandbox:
         self.base.chmod(0o711)  # executions' users reach what is theirs in here, and list nothing
         self._start_zygote()
 
-    def run(self, job: Job, stdin: bytes, *, timeout: float) -> Ended:
+    def run(
+        self, job: Job, stdin: bytes, *, timeout: float, stdout: Capture | None = None, stderr: Capture | None = None
+    ) -> Ended:
         """Start the job, wait for its end or ``timeout`` seconds, and clean up behind it.
 
-        Raises :class:`SandboxBrokenError` if the zygote dies. Descendants that are still there when the job's process
-        has ended get :data:`LAST_WORDS` seconds to finish their output, and are killed.
+        Give ``stdout`` and ``stderr`` to look at them from another thread meanwhile. Raises
+        :class:`SandboxBrokenError` if the zygote dies. Descendants that are still there when the job's process has
+        ended get :data:`LAST_WORDS` seconds to finish their output, and are killed.
         """
         try:
-            return _Run(self._control, timeout).carry_out(_encode(job), stdin)
+            run = _Run(self._control, timeout, stdout or Capture(), stderr or Capture())
+            return run.carry_out(_encode(job), stdin)
         except (OSError, SandboxBrokenError) as error:
             with contextlib.suppress(OSError):
                 self._control.sendall(zygote.QUIT)
@@ -142,11 +146,11 @@ def _receive(control: socket.socket) -> tuple[int, int, float, int]:
 class _Run:
     """The loop around one child. Times are of the monotonic clock, in seconds."""
 
-    def __init__(self, control: socket.socket, timeout: float) -> None:
+    def __init__(self, control: socket.socket, timeout: float, stdout: Capture, stderr: Capture) -> None:
         self._control = control
         self._timeout = timeout
         self._selector = selectors.DefaultSelector()
-        self._stdout, self._stderr, self._report = Capture(), Capture(), Capture()
+        self._stdout, self._stderr, self._report = stdout, stderr, Capture()
         self._listening = 0  # pipes that have not come to their end
         self._next: tuple[float, Callable[[], None]] | None = None  # what to do when, if nothing happens before
         self._timed_out = self._disk_full = False
@@ -253,7 +257,9 @@ class _Run:
         elif what == zygote.ENDED:
             status, cpu, memory = usage
             self._ended = (int(status), float(cpu), int(memory))
-            self._next = None
+            # Everything that could write is dead, and what it wrote is in the pipes; where there is no `/proc` to find
+            # everything by, an orphan may hold one open.
+            self._next = (time.monotonic() + LAST_WORDS, self._stop_listening)
 
     def _terminate(self) -> None:
         self._timed_out = True
@@ -262,6 +268,9 @@ class _Run:
 
     def _kill(self) -> None:
         self._control.sendall(zygote.KILL)
+
+    def _stop_listening(self) -> None:
+        self._listening = 0
 
     def _end(self) -> None:
         if not self._end_asked:

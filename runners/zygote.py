@@ -45,7 +45,9 @@ class Zygote:
         self._control = control
         self._means = means
         self._child = 0
-        self._children_changed, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._children_changed, woken = os.pipe()
+        for end in (self._children_changed, woken):
+            os.set_blocking(end, False)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 

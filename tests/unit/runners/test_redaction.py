@@ -2,12 +2,13 @@
 
 import base64
 import json
+from itertools import pairwise
 from urllib.parse import quote, quote_plus
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.redaction import MASK, Redactor
+from runners.redaction import MASK, RedactedStream, Redactor
 
 # The mask cannot hide what looks like itself.
 characters = st.characters(codec="utf-8", exclude_characters="*")
@@ -77,3 +78,16 @@ def test_a_short_secret_is_masked_where_it_stands_alone() -> None:
 def test_the_longest_form_is_known() -> None:
     assert Redactor([]).longest == 0
     assert Redactor(["abcdefgh"]).longest == 16  # hexadecimal
+
+
+@given(st.text("ab-", max_size=60), st.lists(st.integers(0, 60), max_size=6))
+def test_a_stream_hides_what_the_whole_text_would(text: str, cuts: list[int]) -> None:
+    redactor = Redactor(["abba-bab", "b-ab"])
+    stream = RedactedStream(redactor)
+    edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+
+    said = "".join(stream.add(text[start:end]) for start, end in pairwise(edges)) + stream.rest()
+
+    assert "abba-bab" not in said
+    assert "b-ab" not in said
+    assert said.replace(MASK, "") == redactor.text(text).replace(MASK, "")
