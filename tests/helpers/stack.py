@@ -33,12 +33,13 @@ class StackError(Exception):
 @dataclass(frozen=True)
 class Stack:
     """``url`` of the API, ``aws_url`` of the AWS it runs on; when it is ours, ``pid`` of ``make run`` and the folder
-    that ``POST /packs/register`` may read."""
+    that ``POST /packs/register`` may read. ``peer_port``: a port of this machine that HTTP actions may call."""
 
     url: str
     aws_url: str
     pid: int | None = None
     packs_dir: Path | None = None
+    peer_port: int | None = None
 
     @property
     def is_local(self) -> bool:
@@ -57,7 +58,12 @@ def running_stack() -> Iterator[Stack]:
     """The platform, for as long as the context lasts."""
     existing = os.environ.get("ATTUNE_API_URL")
     if existing:
-        yield Stack(existing.rstrip("/"), os.environ.get("AWS_ENDPOINT_URL", DEFAULT_AWS_URL))
+        peer_port = os.environ.get("ATTUNE_PEER_PORT")
+        yield Stack(
+            existing.rstrip("/"),
+            os.environ.get("AWS_ENDPOINT_URL", DEFAULT_AWS_URL),
+            peer_port=int(peer_port) if peer_port else None,
+        )
         return
     state = Path(tempfile.mkdtemp(prefix="attune-test-"))
     try:
@@ -69,7 +75,7 @@ def running_stack() -> Iterator[Stack]:
 
 @contextlib.contextmanager
 def _own_stack(state: Path) -> Iterator[Stack]:
-    port, aws_port = free_ports(2)
+    port, aws_port, peer_port = free_ports(3)
     packs_dir = state / "packs"
     packs_dir.mkdir()
     environment = {
@@ -79,6 +85,7 @@ def _own_stack(state: Path) -> Iterator[Stack]:
         "ATTUNE_STATE_DIR": str(state),
         "ATTUNE_PACKS_DIR": str(packs_dir),
         "ATTUNE_SELF_REGISTRATION": "on",
+        "ATTUNE_HTTP_ALLOWED": f"127.0.0.1:{peer_port}",
         "ATTUNE_ADMIN_LOGIN": ADMIN_LOGIN,
         "ATTUNE_ADMIN_PASSWORD": ADMIN_PASSWORD,
     }
@@ -98,7 +105,7 @@ def _own_stack(state: Path) -> Iterator[Stack]:
         url = wait_for(lambda: _ready_url(process, log_path), timeout=START_TIMEOUT, what="`make run` to be ready")
         assert url is not None
         aws_url = os.environ.get("AWS_ENDPOINT_URL", f"http://127.0.0.1:{aws_port}")
-        yield Stack(url, aws_url, process.pid, packs_dir)
+        yield Stack(url, aws_url, process.pid, packs_dir, peer_port)
     finally:
         _stop(process)
         log_path.unlink(missing_ok=True)
