@@ -1,5 +1,6 @@
 """From a process that has ended to the result of its execution: ``semantics.md`` §2.6."""
 
+import contextlib
 import datetime
 import re
 import signal
@@ -46,18 +47,17 @@ def result_of(ended: Ended, output_format: str, timeout: float, redactor: Redact
         "exit_code": -1 if ended.exit_code is None or ended.timed_out else ended.exit_code,
         "duration_ms": ended.duration_ms,
     }
-    structured = False
+    said_all = False  # by the data
     try:
-        data = _structured(ended.stdout, output_format)
-        structured = data is not _NOTHING
-        if structured:
+        data, said_all = _structured(ended.stdout, output_format)
+        if data is not _NOTHING:
             result["data"] = redactor.json(data)
     except _TooMuchError as too_much:
         error = error or str(too_much)
         result["succeeded"] = False
     if error is not None:
         result["error"] = error[:_MAX_ERROR]
-    if error is not None or not structured:
+    if error is not None or not said_all:
         result |= stdout.shown("stdout")
     if stderr.text:
         result |= stderr.shown("stderr")
@@ -131,27 +131,26 @@ class _TooMuchError(Exception):
     pass
 
 
-def _structured(stdout: Captured, output_format: str) -> Json:
-    """The parsed output, or ``_NOTHING`` where there is none to parse or it is not of the format."""
+def _structured(stdout: Captured, output_format: str) -> tuple[Json, bool]:
+    """The parsed output, and whether that is all of the output.
+
+    Of JSON, the last line is enough: scripts print before they answer. ``_NOTHING`` is parsed from what is not of the
+    format, or from no output.
+    """
     parse = _PARSERS.get(output_format)
     if parse is None or not stdout.head.strip():
-        return _NOTHING
+        return _NOTHING, False
+    if stdout.total <= MAX_STRUCTURED:
+        with contextlib.suppress(NotStructuredError):
+            return parse(stdout.head), True
+    if output_format == "json":
+        with contextlib.suppress(NotStructuredError):
+            return decode_json((stdout.tail or stdout.head).rstrip().rpartition(b"\n")[2]), False
     if stdout.total > MAX_STRUCTURED:
         raise _TooMuchError(
             f"the action wrote {stdout.total} bytes of {output_format}; the most that is read is {MAX_STRUCTURED}"
         )
-    try:
-        return parse(stdout.head)
-    except NotStructuredError:
-        return _NOTHING
-
-
-def _json(text: bytes) -> Json:
-    """The whole output, or else its last line: scripts print before they answer."""
-    try:
-        return decode_json(text)
-    except NotStructuredError:
-        return decode_json(text.rstrip().rpartition(b"\n")[2])
+    return _NOTHING, False
 
 
 def decode_json(text: bytes) -> Json:
@@ -209,4 +208,4 @@ class _Plain:
         return key if isinstance(key, str) else msgspec.json.encode(key).decode()
 
 
-_PARSERS: Final[dict[str, Callable[[bytes], Json]]] = {"json": _json, "jsonl": _jsonl, "yaml": _yaml}
+_PARSERS: Final[dict[str, Callable[[bytes], Json]]] = {"json": decode_json, "jsonl": _jsonl, "yaml": _yaml}

@@ -41,7 +41,6 @@ def test_success_is_exactly_that() -> None:
     ("output_format", "stdout", "data"),
     [
         ("json", b'{"a": 1}', {"a": 1}),
-        ("json", b'log line\nanother\n{"a": 1}\n', {"a": 1}),
         ("json", b"[1,\n2]\n", [1, 2]),
         ("json", b"null", None),
         ("jsonl", b'{"a": 1}\n\n2\n', [{"a": 1}, 2]),
@@ -53,6 +52,17 @@ def test_structured_output_is_data_and_not_stdout(output_format: str, stdout: by
 
     assert shown["data"] == data
     assert "stdout" not in shown
+
+
+def test_the_last_line_is_enough_and_the_others_are_not_lost() -> None:
+    shown = result(b'log line\nanother\n{"a": 1}\n', output_format="json")
+
+    assert shown["data"] == {"a": 1}
+    assert shown["stdout"] == 'log line\nanother\n{"a": 1}\n'
+
+    shown = result(b"log line\n" * 1_000_000 + b'{"a": 1}\n', output_format="json")
+
+    assert (shown["data"], shown["stdout_truncated"]) == ({"a": 1}, True)
 
 
 LAUGHS = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
@@ -153,7 +163,7 @@ def test_the_end_of_an_endless_stream_is_shown() -> None:
 
 
 def test_too_much_to_parse_is_a_failure_that_says_so() -> None:
-    shown = result(b"1" * (MAX_STRUCTURED + 1), output_format="json")
+    shown = result(b"x" * (MAX_STRUCTURED + 1), output_format="json")
 
     assert shown["succeeded"] is False
     assert "the most that is read" in shown["error"]
