@@ -13,6 +13,7 @@ import io
 import json
 import os
 import signal
+import site
 import sys
 import types
 
@@ -42,6 +43,7 @@ class Job:
         self.folder: str | None = fields["folder"]
         self.visible: list[str] = fields["visible"]
         self.import_from: list[str] = fields["import_from"]
+        self.packages: list[str] = fields["packages"]
         self.group: int | None = fields["group"]
         self.memory: int | None = fields["memory"]
 
@@ -57,7 +59,7 @@ def become(streams: list[int], means: confinement.Means) -> NoReturn:
         _take_streams(standard, report)
         folder = confinement.confine(means, group=job.group, memory=job.memory, visible=job.visible)
         command = _settle(job, folder)
-        scripts = [_prepare_script(command, job.import_from)] if job.in_process else []
+        scripts = [_prepare_script(command, job)] if job.in_process else []
         if not scripts:
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and programs inherit that
                 signal.signal(number, signal.SIG_DFL)
@@ -120,7 +122,7 @@ def _open_unnamed(text: str, folder: str) -> None:
     os.set_inheritable(_UNNAMED, True)  # noqa: FBT003  # the standard library's signature
 
 
-def _prepare_script(command: list[str], import_from: list[str]) -> Callable[[], None]:
+def _prepare_script(command: list[str], job: Job) -> Callable[[], None]:
     """``command`` is a Python file and its arguments: what ``python file`` would do before its first line."""
     path = command[0]
     with open(path, "rb") as file:
@@ -128,7 +130,9 @@ def _prepare_script(command: list[str], import_from: list[str]) -> Callable[[], 
     main = types.ModuleType("__main__")
     main.__dict__["__file__"] = path
     # The action sees the standard library, its own folder and what its pack brings, and nothing of the platform.
-    sys.path = [os.path.dirname(path), *import_from, *sys.path[1:]]
+    sys.path = [os.path.dirname(path), *job.import_from, *sys.path[1:]]
+    for folder in job.packages:
+        site.addsitedir(folder)
     sys.argv = command
     sys.dont_write_bytecode = True
     for name in [name for name in sys.modules if name.partition(".")[0] == "runners"]:

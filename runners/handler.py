@@ -9,11 +9,12 @@ queue) is an exception: Lambda hands the run to the on-failure destination as lo
 import atexit
 import os
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from chalicelib.protocol import Run, RunFinished
+from chalicelib.protocol import Build, EnvironmentBuilt, Run, RunFinished
 from runners import kernel, results
 from runners.sandbox import TERMINATION_GRACE, Ended, Job, Sandbox
 
@@ -30,6 +31,7 @@ from runners.redaction import Redactor  # noqa: E402
 
 Json = Any
 
+UPLOADING: Final = 60.0  # seconds that are kept for storing an environment
 REPORTING: Final = 3.0  # seconds of the invocation that are kept for sending the result
 _MEGABYTE: Final = 1024 * 1024
 _HEADROOM: Final = 64 * _MEGABYTE  # of the function's memory, for this process
@@ -75,6 +77,23 @@ class Runner:
             log_parts=outcome.log_parts,
         )
 
+    def build(self, order: Build, *, seconds_left: float | None = None) -> EnvironmentBuilt:
+        """Build an environment. ``seconds_left`` and what is raised: as for :meth:`carry_out`."""
+        from runners import environments
+
+        report = environments.build(
+            order,
+            self._sandbox,
+            self._packs.folder(order.tenant, order.pack),
+            group=self._packs.group(order.tenant),
+            memory=self._memory,
+            timeout=_affordable(order.timeout, None if seconds_left is None else seconds_left - UPLOADING),
+        )
+        fields = {"tenant": order.tenant, "environment": order.environment, "attempt": order.attempt}
+        numbers = {"ready": report.ready, "bytes": report.size, "duration_ms": report.duration_ms}
+        _log.info("build", extra={"fields": fields | numbers})
+        return report
+
     def _outcome(self, run: Run, timeout: float) -> Outcome:
         redactor = Redactor([*run.secrets, run.token, run.environment.get("ATTUNE_API_TOKEN", "")])
         if run.runner == "http":
@@ -86,15 +105,27 @@ class Runner:
         return self._program(run, timeout, redactor)
 
     def _program(self, run: Run, timeout: float, redactor: Redactor) -> Outcome:
-        folder = self._packs.folder(run.tenant, run.pack) if run.pack else None
+        folder, libraries = self._files(run)
+        group = self._packs.group(run.tenant)
         try:
-            job, stdin = job_for(run, folder, group=self._packs.group(run.tenant), memory=self._memory)
+            job, stdin = job_for(run, folder, group=group, memory=self._memory, libraries=libraries)
         except (NoSuchFileError, RuntimeMissingError) as error:
             return Outcome(*could_not_start(str(error)))
         ended, log_parts = self._follow(run, job, stdin, timeout, redactor)
         status, result = result_of(ended, run.output_format, timeout, redactor)
         log: dict[str, Json] = {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb}
         return Outcome(status, result, ended.timed_out, log_parts, log)
+
+    def _files(self, run: Run) -> tuple[Path | None, Path | None]:
+        """The root of the pack's files, and that of its libraries'."""
+        if run.pack is None:
+            return None, None
+        if run.libraries is None:
+            return self._packs.folder(run.tenant, run.pack), None
+        if run.runner == "node":
+            return self._packs.with_modules(run.tenant, run.pack, run.libraries)
+        libraries = self._packs.folder(run.tenant, run.libraries)
+        return self._packs.folder(run.tenant, run.pack), libraries
 
     def _follow(
         self, run: Run, job: Job, stdin: bytes, timeout: float, redactor: Redactor
@@ -108,10 +139,13 @@ class Runner:
 
 
 def handle(event: Json, context: Any) -> None:
-    """Lambda's entry point; ``event`` is a :class:`~chalicelib.protocol.Run` as JSON."""
-    run = msgspec.convert(event, Run)
+    """Lambda's entry point; ``event`` is a :class:`~chalicelib.protocol.Run` or ``Build`` as JSON."""
+    work = msgspec.convert(event, Run | Build)
     seconds_left = None if context is None else context.get_remaining_time_in_millis() / 1000
-    results.send(_runner.carry_out(run, seconds_left=seconds_left))
+    if isinstance(work, Build):
+        results.send(_runner.build(work, seconds_left=seconds_left))
+    else:
+        results.send(_runner.carry_out(work, seconds_left=seconds_left))
 
 
 def _affordable(timeout: float, seconds_left: float | None) -> float:

@@ -13,16 +13,19 @@ import tarfile
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
+
+import msgspec
 
 from chalicelib.protocol import Pack
 from runners.confinement import group_of_tenant
 
-MAX_ARCHIVE: Final = 64 * 1024 * 1024  # bytes; the control plane takes less
+MAX_ARCHIVE: Final = 128 * 1024 * 1024  # bytes; the control plane takes less of a pack, and this of an environment
 MAX_CONTENT: Final = 512 * 1024 * 1024
-MAX_KEPT: Final = 48  # packs
+MAX_KEPT: Final = 48  # packs and environments
+MAX_BYTES: Final = 768 * 1024 * 1024  # on disk; Lambda's has 1 GB (infra/template.py)
 MAX_TENANTS: Final = 256
 _ATTEMPTS: Final = 3
 _TIMEOUT: Final = 10.0  # seconds for the connection and between two blocks
@@ -36,15 +39,24 @@ class NoSuchFileError(Exception):
     """The pack has no such file."""
 
 
+class _Kept(msgspec.Struct):
+    """What lies on disk; ``state`` is compared where an execution could have changed it."""
+
+    folder: Path
+    size: int
+    state: frozenset[tuple[str, int, int]]
+    linked: Path | None = None  # what its `node_modules` points to
+
+
 class PackFiles:
-    """The packs on this runner's disk."""
+    """The packs on this runner's disk, and the environments, which are archives as well."""
 
     def __init__(self, base: Path, fetch: Callable[[str], bytes] | None = None) -> None:
         self._base = base / "packs"
         self._base.mkdir(mode=0o711)
         self._fetch = fetch or fetch_archive
         self._tenants: OrderedDict[str, int] = OrderedDict()
-        self._packs: OrderedDict[tuple[str, str], tuple[Path, frozenset[tuple[str, int, int]]]] = OrderedDict()
+        self._packs: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
 
     def group(self, tenant: str) -> int | None:
         """The group that may read this tenant's packs; ``None`` where executions have no users of their own."""
@@ -56,15 +68,40 @@ class PackFiles:
         known = self._packs.get(key)
         if known is not None:
             self._packs.move_to_end(key)
-            # Where executions run as our own user, one of them may have changed what the next would read.
-            if self.group(tenant) is not None or _state(known[0]) == known[1]:
-                return known[0]
+            if self._is_as_left(tenant, known):
+                return known.folder
             self._forget(key)
         folder = self._unpack(tenant, pack, self._fetch(pack.url))
-        self._packs[key] = (folder, _state(folder))
-        while len(self._packs) > MAX_KEPT:
+        self._packs[key] = _Kept(folder, _size(folder), self._state(tenant, folder))
+        while len(self._packs) > MAX_KEPT or sum(kept.size for kept in self._packs.values()) > MAX_BYTES:
+            if len(self._packs) == 1:
+                break
             self._forget(next(iter(self._packs)))
         return folder
+
+    def with_modules(self, tenant: str, pack: Pack, libraries: Pack) -> tuple[Path, Path]:
+        """The pack's folder, whose ``node_modules`` leads to those of the environment, and the environment's folder.
+
+        Node.js looks for modules in the folders above a file, and nowhere else for ``import``.
+        """
+        environment = self.folder(tenant, libraries)
+        folder = self.folder(tenant, pack)
+        kept = self._packs[tenant, pack.content]
+        link, target = folder / "node_modules", environment / "node_modules"
+        if kept.linked != target and (link.is_symlink() or not link.exists()):
+            folder.chmod(0o750)
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+            folder.chmod(0o550)
+            kept.linked, kept.state = target, self._state(tenant, folder)
+        return folder, environment
+
+    def _is_as_left(self, tenant: str, kept: _Kept) -> bool:
+        return self._state(tenant, kept.folder) == kept.state
+
+    def _state(self, tenant: str, folder: Path) -> frozenset[tuple[str, int, int]]:
+        """Where executions run as our own user, one of them may have changed what the next would read."""
+        return frozenset() if self.group(tenant) is not None else _state(folder)
 
     def _number(self, tenant: str) -> int:
         number = self._tenants.get(tenant)
@@ -79,7 +116,7 @@ class PackFiles:
         return number
 
     def _forget(self, key: tuple[str, str]) -> None:
-        folder, _ = self._packs.pop(key)
+        folder = self._packs.pop(key).folder
         for path in (folder, *folder.rglob("*")):
             if path.is_dir() and not path.is_symlink():
                 path.chmod(0o700)  # an ordinary owner has to be let in first
@@ -161,7 +198,22 @@ def _hand_over(folder: Path, group: int | None) -> None:
 def _state(folder: Path) -> frozenset[tuple[str, int, int]]:
     """Every file with its inode and the time of its last change, which no ordinary user can set (``ctime``)."""
     found = set()
-    for path in (folder, *folder.rglob("*")):
-        status = path.lstat()
-        found.add((str(path), status.st_ino, status.st_ctime_ns))
+    for path, status in _walk(str(folder)):
+        found.add((path, status.st_ino, status.st_ctime_ns))
     return frozenset(found)
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk."""
+    return sum(status.st_blocks * 512 for _, status in _walk(str(folder)))
+
+
+def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Everything below ``folder``, and itself, with links as links. Thousands of files take some milliseconds."""
+    yield folder, os.lstat(folder)
+    ahead = [folder]
+    while ahead:
+        for entry in os.scandir(ahead.pop()):
+            yield entry.path, entry.stat(follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False):
+                ahead.append(entry.path)

@@ -23,11 +23,13 @@ class RuntimeMissingError(Exception):
     """This platform has no such interpreter."""
 
 
-def job_for(run: Run, pack: Path | None, *, group: int | None, memory: int | None) -> tuple[Job, bytes]:
+def job_for(
+    run: Run, pack: Path | None, *, group: int | None, memory: int | None, libraries: Path | None = None
+) -> tuple[Job, bytes]:
     """The process for a run of python, shell or node, and what it gets on standard input.
 
-    ``pack`` is the root of the pack's files. Raises :class:`RuntimeMissingError` and
-    :class:`~runners.pack_files.NoSuchFileError`.
+    ``pack`` is the root of the pack's files, ``libraries`` that of its environment. Raises
+    :class:`RuntimeMissingError` and :class:`~runners.pack_files.NoSuchFileError`.
     """
     if pack is None and run.runner == "shell":
         return _inline_shell(run, group=group, memory=memory), b""
@@ -39,17 +41,18 @@ def job_for(run: Run, pack: Path | None, *, group: int | None, memory: int | Non
         files[f"action.{extension}"] = run.entrypoint
     else:
         file = str(action_file(pack, run.pack.ref if run.pack else "", run.entrypoint))
-    visible = [] if pack is None else [str(pack)]
+    visible = [str(folder) for folder in (pack, libraries) if folder is not None]
     command = [file]
     if run.runner != "python":
         interpreter = bash() if run.runner == "shell" else node()
-        visible += _installation(interpreter)
+        visible += installation_of(interpreter)
         command = [interpreter, file]
     return Job(
         command=command,
         in_process=run.runner == "python",
         files=files,
-        environment=_environment(run, delivered),
+        packages=[str(libraries)] if libraries and run.runner == "python" else [],
+        environment=_environment(run, delivered, libraries),
         folder=None if pack is None else str(pack),
         visible=visible,
         group=group,
@@ -65,14 +68,19 @@ def _inline_shell(run: Run, *, group: int | None, memory: int | None) -> Job:
         command=[interpreter, UNNAMED],
         unnamed=script,
         environment=_environment(run, Delivered()),
-        visible=_installation(interpreter),
+        visible=installation_of(interpreter),
         group=group,
         memory=memory,
     )
 
 
-def _environment(run: Run, delivered: Delivered) -> dict[str, str]:
-    return {"PATH": PATH, "LANG": "C.UTF-8"} | run.environment | delivered.environment
+def _environment(run: Run, delivered: Delivered, libraries: Path | None = None) -> dict[str, str]:
+    installed = {}
+    if libraries is not None:
+        installed["ATTUNE_RUNTIME_ENVS_DIR"] = str(libraries)
+        if run.runner == "python":  # for the interpreters that the action starts
+            installed["PYTHONPATH"] = str(libraries)
+    return {"PATH": PATH, "LANG": "C.UTF-8"} | installed | run.environment | delivered.environment
 
 
 @cache
@@ -94,7 +102,7 @@ def _found(program: str) -> str:
     return str(Path(path).resolve())
 
 
-def _installation(program: str) -> list[str]:
+def installation_of(program: str) -> list[str]:
     """The folder that a program outside of the system's own lies in with its libraries."""
     folder = Path(program).parent
     if folder.is_relative_to("/usr") or folder.is_relative_to("/bin") or folder.is_relative_to("/opt"):

@@ -9,17 +9,17 @@ from typing import Any, Final
 
 import msgspec
 
-from chalicelib.protocol import RunFinished
+from chalicelib.protocol import EnvironmentBuilt, RunFinished
 
 MAX_MESSAGE: Final = 1_000_000  # bytes; SQS takes 1 MiB with attributes
 
 _encode = msgspec.json.Encoder().encode
 
 
-def encoded(finished: RunFinished) -> str:
+def encoded(finished: RunFinished | EnvironmentBuilt) -> str:
     """The message. A result that does not fit becomes a failure that says so."""
     body = _encode(finished)
-    if len(body) > MAX_MESSAGE:
+    if len(body) > MAX_MESSAGE and isinstance(finished, RunFinished):
         result = dict(finished.result)
         size = len(_encode(result))
         dropped = {name: result.pop(name) for name in ("data", "body", "json") if name in result}
@@ -30,7 +30,7 @@ def encoded(finished: RunFinished) -> str:
     return body.decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
-def send(finished: RunFinished) -> None:
+def send(finished: RunFinished | EnvironmentBuilt) -> None:
     """Report to the conductor. Raises botocore's errors after its retries: Lambda then reports the run as lost."""
     with _one_at_a_time:
         client = _sqs()

@@ -49,6 +49,7 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     folder: str | None = None  # where it starts; None: in its private folder
     visible: list[str] = []  # what it may read besides the system
     import_from: list[str] = []  # before the standard library, for Python
+    packages: list[str] = []  # folders of installed packages, for Python: behind the standard library, as in a venv
     group: int | None = None  # that it is to be in, to read its pack (confinement.group_of_tenant)
     memory: int | None = None  # bytes of data per process
 

@@ -257,7 +257,7 @@ def test_an_invocation_reports_on_the_queue_and_logs_one_line(
         lambda record: lines.append(results._Lines().format(record)),
     )
     event = {
-        "tenant": "acme", "execution": 2**52, "attempt": 2, "token": "one-time", "action_ref": "demo.it",
+        "kind": "run", "tenant": "acme", "execution": 2**52, "attempt": 2, "token": "one-time", "action_ref": "demo.it",
         "runner": "python", "entrypoint": "print('secret output')",
     }  # fmt: skip
 
