@@ -4,7 +4,7 @@ Everything that crosses a queue or an invocation is one of these structs as JSON
 and nothing else of ``chalicelib``.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
