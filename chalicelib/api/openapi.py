@@ -18,6 +18,7 @@ REF: Final = _PREFIX + "{name}"
 REASONS: Final = {
     200: "Success",
     201: "Created",
+    202: "Accepted",
     400: "The request is malformed: JSON, a query parameter or a path parameter",
     401: "No bearer token, or one that is invalid or expired",
     403: "The caller lacks the permission",

@@ -32,7 +32,8 @@ from chalicelib.api.views import (
     patched,
 )
 from chalicelib.domain import parameters, refs
-from chalicelib.domain.entities import Pack
+from chalicelib.domain.dependencies import FILES
+from chalicelib.domain.entities import SYSTEM_TENANT, EnvironmentState, LibraryRuntime, Pack
 from chalicelib.domain.flaws import Flaw
 from chalicelib.store.registry import Put
 
@@ -77,6 +78,20 @@ class RegisterPackRequest(Body, kw_only=True, frozen=True):
     strict: bool = False
 
 
+class PackEnvironment(View, kw_only=True, frozen=True):
+    """The libraries that one of the pack's manifests asks for. ``log`` holds the installer's last lines, ``size`` the
+    bytes of what it made, packed."""
+
+    runtime: LibraryRuntime
+    state: EnvironmentState
+    manifest: str
+    key: str
+    runtime_version: Omittable[str] = UNSET
+    size: Omittable[int] = UNSET
+    log: Omittable[str] = UNSET
+    updated: Omittable[datetime] = UNSET
+
+
 class PackResponse(View, kw_only=True, frozen=True):
     """The ``worker_*`` fields are required by the published client, which is newer than the contract; packs do not say
     here where their actions run, so they are empty."""
@@ -99,6 +114,7 @@ class PackResponse(View, kw_only=True, frozen=True):
     created: datetime
     updated: datetime
     warnings: Omittable[list[Flaw]] = UNSET  # of a registration: what was left out (README 16)
+    environments: Omittable[list[PackEnvironment]] = UNSET
 
 
 class PackSummary(View, kw_only=True, frozen=True):
@@ -171,6 +187,35 @@ def create_pack(call: Call) -> Data[PackResponse]:
 def get_pack(call: Call, ref: str) -> Data[PackResponse]:
     """One pack."""
     return Data(_shown(call, call.to_read("packs", "Pack", ref, call.registry.packs.find(ref))))
+
+
+@ROUTES.get(
+    "/api/v1/packs/{ref}/environments",
+    needs=SIGNED_IN,
+    returns=Data[list[PackEnvironment]],
+    tag="packs",
+    errors=(404,),
+)
+def list_pack_environments(call: Call, ref: str) -> Data[list[PackEnvironment]]:
+    """The state of the libraries that the pack's manifests ask for, one entry per manifest."""
+    return Data(_environments(call, call.to_read("packs", "Pack", ref, call.registry.packs.find(ref))) or [])
+
+
+@ROUTES.post(
+    "/api/v1/packs/{ref}/environments",
+    needs=grant("packs", "install"),
+    returns=Data[list[PackEnvironment]],
+    status=202,
+    tag="packs",
+    errors=(404,),
+)
+def build_pack_environments(call: Call, ref: str) -> Data[list[PackEnvironment]]:
+    """Try again to install what failed. What is ready, or being installed, stays as it is."""
+    from chalicelib.flow import environments
+
+    pack = _writable(call, ref, "install")
+    environments.ensure(call.services, call.tenant, pack)
+    return Data(_environments(call, pack) or [], "Environments requested")
 
 
 @ROUTES.put(
@@ -310,8 +355,28 @@ def _shown(call: Call, pack: Pack, **computed: Any) -> PackResponse:
     if isinstance(config, dict) and not call.access.sees_pack(pack, "configure"):
         secret = parameters.secret_names(pack.conf_schema)
         config = {name: HIDDEN if name in secret else value for name, value in config.items()}
-    placement: dict[str, Any] = {"worker_selector": {}, "worker_tolerations": [], "worker_affinity": {}}
-    return PackResponse.of(pack, config=config, **{"warnings": None, **placement, **computed})
+    computed = {"worker_selector": {}, "worker_tolerations": [], "worker_affinity": {}, "warnings": None} | computed
+    return PackResponse.of(pack, config=config, environments=_environments(call, pack), **computed)
+
+
+def _environments(call: Call, pack: Pack) -> list[PackEnvironment] | None:
+    """None for a pack without manifests."""
+    if not pack.manifests:
+        return None
+    from chalicelib.flow import environments
+
+    registry = call.services.store.tenant(SYSTEM_TENANT if pack.is_standard else call.tenant).registry
+    built = {environment.ref: environment for environment in environments.of_pack(registry, pack)}
+    shown = []
+    for runtime, digest in pack.manifests.items():
+        key = environments.ref_for(runtime, digest)
+        found = built.get(key)
+        if found is None:  # about to be asked for
+            shown.append(PackEnvironment(runtime=runtime, state="pending", manifest=FILES[runtime], key=key))
+        else:
+            details = {name: getattr(found, name) or None for name in ("runtime_version", "size", "log")}
+            shown.append(PackEnvironment.of(found, key=key, **details))
+    return shown
 
 
 def _installed_message(installed: "Installed") -> str:
