@@ -33,13 +33,15 @@ class StackError(Exception):
 @dataclass(frozen=True)
 class Stack:
     """``url`` of the API, ``aws_url`` of the AWS it runs on; when it is ours, ``pid`` of ``make run`` and the folder
-    that ``POST /packs/register`` may read. ``peer_port``: a port of this machine that HTTP actions may call."""
+    that ``POST /packs/register`` may read. ``peer_port``: a port of this machine that HTTP actions may call.
+    ``state``: the stack's own folder, as far as it is known."""
 
     url: str
     aws_url: str
     pid: int | None = None
     packs_dir: Path | None = None
     peer_port: int | None = None
+    state: Path | None = None
 
     @property
     def is_local(self) -> bool:
@@ -59,10 +61,12 @@ def running_stack() -> Iterator[Stack]:
     existing = os.environ.get("ATTUNE_API_URL")
     if existing:
         peer_port = os.environ.get("ATTUNE_PEER_PORT")
+        state_dir = os.environ.get("ATTUNE_STATE_DIR")
         yield Stack(
             existing.rstrip("/"),
             os.environ.get("AWS_ENDPOINT_URL", DEFAULT_AWS_URL),
             peer_port=int(peer_port) if peer_port else None,
+            state=Path(state_dir) if state_dir else None,
         )
         return
     state = Path(tempfile.mkdtemp(prefix="attune-test-"))
@@ -105,7 +109,7 @@ def _own_stack(state: Path) -> Iterator[Stack]:
         url = wait_for(lambda: _ready_url(process, log_path), timeout=START_TIMEOUT, what="`make run` to be ready")
         assert url is not None
         aws_url = os.environ.get("AWS_ENDPOINT_URL", f"http://127.0.0.1:{aws_port}")
-        yield Stack(url, aws_url, process.pid, packs_dir, peer_port)
+        yield Stack(url, aws_url, process.pid, packs_dir, peer_port, state)
     finally:
         _stop(process)
         log_path.unlink(missing_ok=True)
