@@ -1,25 +1,12 @@
 """The deployment's settings, and the keys it writes once."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from moto import mock_aws
 
 from chalicelib import clients
 from infra import deploy
 from infra.deploy import DeployError, target_from
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    clients.forget()
-    with mock_aws():
-        yield
-    clients.forget()
 
 
 def test_a_real_deployment_has_no_default_password() -> None:
@@ -31,9 +18,10 @@ def test_a_real_deployment_has_no_default_password() -> None:
 
 
 def test_a_first_deployment_without_a_password_is_refused_before_anything_is_made(aws: None) -> None:
+    before = clients.s3().list_buckets()["Buckets"]
     with pytest.raises(DeployError, match="ATTUNE_ADMIN_PASSWORD"):
         deploy.deploy(target_from({}, slim=True), say=lambda _: None)
-    assert clients.s3().list_buckets()["Buckets"] == []
+    assert clients.s3().list_buckets()["Buckets"] == before
 
 
 def test_an_emulator_has_the_well_known_administrator_and_small_scale() -> None:
