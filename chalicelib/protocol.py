@@ -97,6 +97,7 @@ class RunFinished(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", t
     timed_out: bool = False
     duration_ms: int = 0
     log_parts: dict[str, int] = {}  # uploaded per stream; none for a run whose result shows all of its output
+    printed: str | None = None  # standard output that the result has only as `data`, unless it is that as JSON's text
 
 
 class Upload(msgspec.Struct, kw_only=True, frozen=True):

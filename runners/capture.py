@@ -39,6 +39,11 @@ class Capture:
         while self._in_tail - len(self._tail[0]) >= TAIL:
             self._in_tail -= len(self._tail.popleft())
 
+    @property
+    def total(self) -> int:
+        """Bytes that came, kept or not."""
+        return self._total
+
     def since(self, start: int) -> bytes:
         """What is kept from the ``start``-th byte on, without the tail of an endless stream."""
         return bytes(self._head[start:])

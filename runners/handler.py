@@ -23,7 +23,7 @@ _sandbox = Sandbox()
 atexit.register(_sandbox.close)
 
 from runners.capture import Capture  # noqa: E402
-from runners.logs import LogUpload  # noqa: E402
+from runners.logs import LogUpload, unshown  # noqa: E402
 from runners.output import Status, could_not_start, result_of  # noqa: E402
 from runners.pack_files import NoSuchFileError, PackFiles  # noqa: E402
 from runners.programs import RuntimeMissingError, job_for  # noqa: E402
@@ -32,7 +32,8 @@ from runners.redaction import Redactor  # noqa: E402
 Json = Any
 
 UPLOADING: Final = 60.0  # seconds that are kept for storing an environment
-REPORTING: Final = 3.0  # seconds of the invocation that are kept for sending the result
+REPORTING: Final = 3.0  # seconds of the invocation that are kept for the last of the logs and the result
+SENDING: Final = 1.0  # of those, for the result
 _MEGABYTE: Final = 1024 * 1024
 _HEADROOM: Final = 64 * _MEGABYTE  # of the function's memory, for this process
 
@@ -47,6 +48,7 @@ class Outcome(msgspec.Struct, frozen=True):
     result: Json
     timed_out: bool = False
     log_parts: dict[str, int] = {}
+    printed: str | None = None
     log: dict[str, Json] = {}
 
 
@@ -75,6 +77,7 @@ class Runner:
             timed_out=outcome.timed_out,
             duration_ms=duration,
             log_parts=outcome.log_parts,
+            printed=outcome.printed,
         )
 
     def build(self, order: Build, *, seconds_left: float | None = None) -> EnvironmentBuilt:
@@ -114,7 +117,8 @@ class Runner:
         ended, log_parts = self._follow(run, job, stdin, timeout, redactor)
         status, result = result_of(ended, run.output_format, timeout, redactor)
         log: dict[str, Json] = {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb}
-        return Outcome(status, result, ended.timed_out, log_parts, log)
+        printed = unshown(ended.stdout, result, redactor)
+        return Outcome(status, result, ended.timed_out, log_parts, printed, log)
 
     def _files(self, run: Run) -> tuple[Path | None, Path | None]:
         """The root of the pack's files, and that of its libraries'."""
@@ -133,7 +137,8 @@ class Runner:
         if run.logs is None:
             return self._sandbox.run(job, stdin, timeout=timeout), {}
         streams = {"stdout": Capture(), "stderr": Capture()}
-        with LogUpload(run.logs, streams, redactor) as upload:
+        until = time.monotonic() + timeout + TERMINATION_GRACE + REPORTING - SENDING
+        with LogUpload(run.logs, streams, redactor, until=until) as upload:
             ended = self._sandbox.run(job, stdin, timeout=timeout, **streams)
         return ended, upload.parts
 

@@ -1,22 +1,28 @@
 """The whole output of a run, in S3 while it runs (T3.21).
 
 The runner has no rights on any bucket: the run brings a presigned form for objects below one prefix. S3 cannot append,
-so each stream becomes parts, one per second in which there was something. A run that is over before the first second
-and whose result shows all of its output uploads nothing.
+so each stream becomes parts, of which the last is uploaded again as it grows: a log of ten megabytes is ten objects,
+and a line that was written is there within two seconds. What is reported sooner than that, whole, is not uploaded.
 """
 
 import codecs
 import contextlib
+import json
 import threading
+import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, Self
 
 from chalicelib.protocol import Logs
-from runners.capture import KEPT, Capture
+from runners.capture import KEPT, Capture, Captured
 from runners.output import SHOWN, printable
 from runners.redaction import RedactedStream, Redactor
 
-INTERVAL: Final = 1.0  # seconds between parts
+INTERVAL: Final = 0.25  # seconds between two looks at what was written
+PATIENCE: Final = 1.25  # seconds for which it may wait after that: with both and an upload, less than two
+PART: Final = 1024 * 1024  # bytes of a part that grows no more
+LAST_UPLOADS: Final = 20.0  # seconds for what is left when the run is over
 _TIMEOUT: Final = 5.0  # seconds for one upload
 _ATTEMPTS: Final = 2
 
@@ -26,14 +32,23 @@ Post = Callable[[str, dict[str, Any]], None]
 class LogUpload:
     """Follows the captures of a run, redacted and printable, from the moment it is entered until it is left.
 
-    Losing a part is not losing an execution: after a failed upload the stream simply ends there, and :attr:`parts`
-    says how far it got.
+    Losing a part is not losing an execution: what could not be uploaded is tried again with what follows, and in the
+    end left out. :attr:`parts` says how far each stream got. ``until`` (monotonic seconds) ends the last attempts.
     """
 
-    def __init__(self, form: Logs, streams: dict[str, Capture], redactor: Redactor, post: Post | None = None) -> None:
+    def __init__(
+        self,
+        form: Logs,
+        streams: dict[str, Capture],
+        redactor: Redactor,
+        post: Post | None = None,
+        *,
+        until: float | None = None,
+    ) -> None:
         self._form = form
         self._post = post or _post
         self._streams = [_Stream(name, capture, redactor) for name, capture in streams.items()]
+        self._until = until
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="logs", daemon=True)
 
@@ -47,67 +62,126 @@ class LogUpload:
         return self
 
     def __exit__(self, *_: object) -> None:
+        last = time.monotonic() + LAST_UPLOADS
+        self._until = last if self._until is None else min(last, self._until)
         self._over.set()
-        self._thread.join()
+        self._thread.join(max(0.0, self._until - time.monotonic()) + 1.0)
 
     def _follow(self) -> None:
         while not self._over.wait(INTERVAL):
             for stream in self._streams:
-                self._upload(stream, stream.news())
-        if self.parts or any(stream.total > SHOWN for stream in self._streams):
-            for stream in self._streams:
-                self._upload(stream, stream.news() + stream.rest())
+                if stream.waits(time.monotonic()):
+                    stream.read()
+                    self._upload(stream)
+        for stream in self._streams:
+            if stream.parts or stream.total > SHOWN:
+                stream.read()
+                stream.close()
+                self._upload(stream)
 
-    def _upload(self, stream: "_Stream", text: str) -> None:
-        if not text or stream.broken:
-            return
-        name = f"{stream.name}/{stream.parts:06d}"
-        key = self._form.fields["key"].replace("${filename}", name)
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(OSError):
-                self._post(self._form.url, {**self._form.fields, "key": key, "file": (name, text.encode())})
-                stream.parts += 1
+    def _upload(self, stream: "_Stream") -> None:
+        while (part := stream.next_part()) is not None:
+            number, content = part
+            name = f"{stream.name}/{number:06d}"
+            key = self._form.fields["key"].replace("${filename}", name)
+            if not self._posted({**self._form.fields, "key": key, "file": (name, content)}):
                 return
-        stream.broken = True
+            stream.uploaded(content)
+
+    def _posted(self, fields: dict[str, Any]) -> bool:
+        for _ in range(_ATTEMPTS):
+            if self._until is not None and time.monotonic() > self._until:
+                break
+            with contextlib.suppress(OSError):
+                self._post(self._form.url, fields)
+                return True
+        return False
 
 
 class _Stream:
     def __init__(self, name: str, capture: Capture, redactor: Redactor) -> None:
         self.name = name
-        self.parts = 0
-        self.broken = False
         self._capture = capture
+        self._seen = 0  # bytes that had been written when they were last taken
+        self._nothing_waited = time.monotonic()  # when it was last looked at and all was there
         self._read = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._redacted = RedactedStream(redactor)
         self._longest = redactor.longest
+        self._full = 0  # parts that grow no more
+        self._growing = bytearray()  # the part after them
+        self._stored = 0  # bytes of that one which have been uploaded
 
     @property
     def total(self) -> int:
-        return self._capture.captured().total
+        return self._capture.total
 
-    def news(self) -> str:
-        """What has come since the last call, but for what may be the beginning of a secret."""
+    @property
+    def parts(self) -> int:
+        return self._full + bool(self._stored)
+
+    def waits(self, now: float) -> bool:
+        """Whether something has waited for :data:`PATIENCE` seconds."""
+        if self._capture.total == self._seen and self.next_part() is None:
+            self._nothing_waited = now
+        return now - self._nothing_waited >= PATIENCE
+
+    def read(self) -> None:
+        """Take what has come, but for what may be the beginning of a secret."""
+        self._seen = self._capture.total
         block = self._capture.since(self._read)
         self._read += len(block)
-        return printable(self._redacted.add(self._decoder.decode(block)))
+        self._nothing_waited = time.monotonic()
+        self._growing += printable(self._redacted.add(self._decoder.decode(block))).encode()
 
-    def rest(self) -> str:
-        """What was held back, or, if the stream was cut, how much is missing."""
+    def close(self) -> None:
+        """Take what was held back, or, if the stream was cut, say how much is missing."""
         rest = self._redacted.rest() + self._decoder.decode(b"", final=True)
         missing = self.total - KEPT
-        if missing <= 0:
-            return printable(rest)
-        # The cut may go through a secret, which then has no form to be known by.
-        return f"{printable(rest[: -self._longest or None])}\n[... {missing} bytes left out ...]\n"
+        if missing > 0:
+            # The cut may go through a secret, which then has no form to be known by.
+            rest = f"{rest[: -self._longest or None]}\n[... {missing} bytes left out ...]\n"
+        self._growing += printable(rest).encode()
+
+    def next_part(self) -> tuple[int, bytes] | None:
+        """The number and content of the part to be uploaded next, if there is anything new."""
+        if len(self._growing) <= self._stored:
+            return None
+        return self._full, bytes(self._growing[:PART])
+
+    def uploaded(self, content: bytes) -> None:
+        """The part that :meth:`next_part` gave is there."""
+        self._stored = len(content)
+        if self._stored == PART:
+            self._full += 1
+            del self._growing[:PART]
+            self._stored = 0
+
+
+def unshown(stdout: Captured, result: Any, redactor: Redactor) -> str | None:
+    """What was printed, when the result has it neither as text nor as a value that would be written just so.
+
+    Output that was parsed is not in the result as well (semantics §2.6); this keeps its log, without an upload.
+    """
+    if "data" not in result or "stdout" in result or stdout.total > SHOWN:
+        return None
+    text = printable(redactor.text(stdout.head.decode("utf-8", "replace")))
+    return None if text == json.dumps(result["data"]) + "\n" else text
+
+
+@cache
+def _pool() -> Any:
+    import urllib3  # comes with botocore; not before there is something to upload
+
+    return urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
 
 
 def _post(url: str, fields: dict[str, Any]) -> None:
-    import urllib3  # comes with botocore
+    from urllib3.exceptions import HTTPError
 
     try:
-        answer = urllib3.request("POST", url, fields=fields, timeout=_TIMEOUT, retries=False)
-    except urllib3.exceptions.HTTPError as error:
+        answer = _pool().request("POST", url, fields=fields)
+    except HTTPError as error:
         raise OSError(str(error)) from error
     if answer.status >= 300:
         raise OSError(f"upload refused with {answer.status}")

@@ -294,6 +294,7 @@ class Execution(Row, kw_only=True, frozen=True):
     secrets: Json = None  # where secrets go in `config`: {json pointer: [text | {"key": ref}]}
     timeout: int | None = None
     result: Json = None
+    printed: str | None = None  # standard output that `result` has only as a value
     original_execution: int | None = None
     workflow_task: Json = None
     artifact_retention_policy: RetentionPolicy | None = None

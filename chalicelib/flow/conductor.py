@@ -84,6 +84,7 @@ def finish(services: Services, finished: RunFinished) -> None:
         attempt=finished.attempt,
         token_hash=token_hash(finished.token),
         result=finished.result,
+        printed=finished.printed,
         now=services.clock(),
     )
     if report(status=finished.status, from_=RUNNING) is None and report(status="cancelled", from_=CANCELING) is None:

@@ -8,9 +8,8 @@ writes more goes to S3 in parts while it runs, each stream below a prefix of its
 Either way a log is the same bytes: UTF-8, printable, without secrets. Offsets count those.
 """
 
+import json
 from typing import Final, Literal, Protocol
-
-import msgspec
 
 from chalicelib.domain.entities import Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, LEASE_GRACE, TERMINAL
@@ -44,7 +43,7 @@ def upload_form(blobs: Blobs, execution: Execution) -> Logs:
 def log_of(blobs: Blobs, execution: Execution, stream: Stream) -> Log:
     """The log of the current attempt: of one that runs, what has arrived."""
     if execution.status in TERMINAL:
-        shown = _shown(execution.result, stream)
+        shown = _shown(execution, stream)
         if shown is not None:
             return _Text(shown)
     if not execution.attempt:
@@ -83,8 +82,11 @@ def _prefix(execution: Execution) -> str:
     return f"logs/{execution.id}/{execution.attempt}/"
 
 
-def _shown(result: Json, stream: Stream) -> str | None:
-    """The stream, when the result has it whole (semantics §2.6); None: it must be looked for."""
+def _shown(execution: Execution, stream: Stream) -> str | None:
+    """The stream, when it came with the result and whole (semantics §2.6); None: it must be looked for."""
+    if stream == "stdout" and execution.printed is not None:
+        return execution.printed
+    result = execution.result
     if not isinstance(result, dict) or result.get(f"{stream}_truncated"):
         return None
     shown = result.get(stream)
@@ -102,7 +104,7 @@ def _instead(result: Json, stream: Stream) -> str:
     if isinstance(shown, str):
         return shown
     if stream == "stdout" and "data" in result:
-        return msgspec.json.encode(result["data"]).decode() + "\n"
+        return json.dumps(result["data"]) + "\n"  # what printed otherwise is `printed`
     return ""
 
 

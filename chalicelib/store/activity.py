@@ -271,10 +271,18 @@ class Activity:
         result: Json,
         now: datetime,
         from_: Collection[ExecutionStatus] = ("running", "canceling"),
+        printed: str | None = None,
     ) -> Execution | None:
         """End the execution with what its current attempt reports; None when the report is not that attempt's."""
         return self.transition(
-            id_, from_=from_, to=status, now=now, result=result, attempt=attempt, token_hash=token_hash
+            id_,
+            from_=from_,
+            to=status,
+            now=now,
+            result=result,
+            attempt=attempt,
+            token_hash=token_hash,
+            printed=printed,
         )
 
     def transition(
@@ -291,6 +299,7 @@ class Activity:
         started_at: datetime | None = None,
         undo_attempt: bool = False,
         workflow_task: Json = None,
+        printed: str | None = None,
     ) -> Execution | None:
         """Move an execution ``to`` another status, in one conditional write, and return it as it then is.
 
@@ -301,6 +310,8 @@ class Activity:
         actions: list[Any] = []
         if result is not None:
             actions.append(row.result.set(rows.text_of(result, self._spill)))
+        if printed is not None:
+            actions.append(row.printed.set(rows.text_of(printed, self._spill)))
         if workflow_task is not None:
             actions.append(row.workflow_task.set(rows.text_of(workflow_task, self._spill)))
         if started_at is not None:

@@ -170,6 +170,7 @@ class ExecutionRow(ActivityRow):
     rule_ref = UnicodeAttribute(attr_name="rr", null=True)
     trigger_ref = UnicodeAttribute(attr_name="tr", null=True)
     result = UnicodeAttribute(attr_name="rs", null=True)
+    printed = UnicodeAttribute(attr_name="o", null=True)
     workflow_task = UnicodeAttribute(attr_name="w", null=True)
     rest = UnicodeAttribute(attr_name="b", null=True)  # what never changes and nobody filters by
     parent = UnicodeAttribute(attr_name="pa", null=True)

@@ -3,15 +3,17 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.flow.world import World
 
 from chalicelib.domain.entities import Execution
-from chalicelib.flow import executor
+from chalicelib.flow import conductor, executor
 from chalicelib.flow.intake import request_execution
 from chalicelib.flow.logs import Log, last_lines, log_of, upload_form
+from chalicelib.protocol import RunFinished
 
 
 def execution(world: World, status: Any = "completed", result: Any = None, attempt: int = 1) -> Execution:
@@ -73,7 +75,7 @@ def test_a_log_that_did_not_arrive_is_what_the_result_shows(world: World) -> Non
 
 def test_output_that_was_parsed_is_its_value(world: World) -> None:
     ended = execution(world, result={"exit_code": 0, "data": {"a": [1]}})
-    assert whole(log_of(world.store.blobs, ended, "stdout")) == '{"a":[1]}\n'
+    assert whole(log_of(world.store.blobs, ended, "stdout")) == '{"a": [1]}\n'
     put_parts(world, b'before\n{"a": [1]}\n')
     assert whole(log_of(world.store.blobs, ended, "stdout")) == 'before\n{"a": [1]}\n'
 
@@ -140,3 +142,16 @@ def test_an_http_call_prints_nothing_and_needs_no_form(world: World) -> None:
     request_execution(world.services, world.tenant, action, parameters=None)
     assert executor.handle(world.services, world.requests) == []
     assert world.runner.runs[0].logs is None
+
+
+def test_what_was_printed_and_parsed_is_kept_as_it_was(world: World) -> None:
+    started = request_execution(world.services, world.tenant, world.action, parameters=None)
+    executor.handle(world.services, world.requests)
+    (run,) = world.runner.runs
+    report = RunFinished(
+        tenant=run.tenant, execution=run.execution, attempt=run.attempt, token=run.token, status="completed",
+        result={"exit_code": 0, "data": {"a": 1}}, printed='{\n  "a": 1\n}\n',
+    )  # fmt: skip
+    assert conductor.handle(world.services, [msgspec.json.encode(report).decode()]) == []
+    ended = world.activity.get_execution(started.id)
+    assert whole(log_of(world.store.blobs, ended, "stdout")) == '{\n  "a": 1\n}\n'

@@ -27,6 +27,7 @@ class Bucket:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.posts = 0
         self.refusals = 0
         self.uploaded = threading.Event()
 
@@ -35,6 +36,7 @@ class Bucket:
             self.refusals -= 1
             raise OSError("no")
         assert (url, fields["policy"]) == (FORM.url, "p")
+        self.posts += 1
         self.objects[fields["key"]] = fields["file"][1]
         self.uploaded.set()
 
@@ -46,7 +48,8 @@ class Bucket:
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
     bucket = Bucket()
     monkeypatch.setattr(logs, "_post", bucket.post)
-    monkeypatch.setattr(logs, "INTERVAL", 0.05)
+    monkeypatch.setattr(logs, "INTERVAL", 0.01)
+    monkeypatch.setattr(logs, "PATIENCE", 0.03)
     return bucket
 
 
@@ -102,7 +105,7 @@ def test_a_secret_that_comes_in_two_pieces_is_masked(bucket: Bucket) -> None:
         capture.add(b"2222 end")
 
     assert bucket.stream("stdout").decode() == f"a long beginning, so that there is something to show: {MASK} end"
-    assert len(bucket.objects) >= 2
+    assert bucket.posts >= 2
 
 
 def test_a_character_that_comes_in_two_pieces_is_whole(bucket: Bucket) -> None:
@@ -128,7 +131,7 @@ def test_beyond_the_limit_there_is_a_notice(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize(("refusals", "kept"), [(1, True), (2, False)])
-def test_a_lost_part_ends_the_stream_and_not_the_execution(
+def test_a_lost_part_is_not_a_lost_execution(
     carry_out: Carry, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, refusals: int, kept: bool
 ) -> None:
     monkeypatch.setattr(logs, "INTERVAL", 60.0)
@@ -137,6 +140,67 @@ def test_a_lost_part_ends_the_stream_and_not_the_execution(
 
     assert finished.status == "completed"
     assert bool(finished.log_parts) is kept
+
+
+def test_what_is_not_waited_for_is_not_uploaded(
+    carry_out: Carry, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "PATIENCE", 60.0)
+    finished = carry_out("shell", "echo hello; sleep 0.2; echo there", logs=FORM)
+
+    assert (finished.log_parts, bucket.posts) == ({}, 0)
+
+
+def test_a_log_is_few_objects_however_often_it_grows(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "PART", 10)
+    capture = Capture()
+    with LogUpload(FORM, {"stdout": capture}, Redactor([]), bucket.post) as upload:
+        for piece in (b"012", b"345", b"6789abc", b"def"):
+            bucket.uploaded.clear()
+            capture.add(piece)
+            assert bucket.uploaded.wait(5)
+
+    assert {key[-6:]: body for key, body in bucket.objects.items()} == {"000000": b"0123456789", "000001": b"abcdef"}
+    assert upload.parts == {"stdout": 2}
+
+
+def test_what_could_not_be_uploaded_comes_with_the_next_attempt(bucket: Bucket) -> None:
+    capture = Capture()
+    bucket.refusals = 5
+    with LogUpload(FORM, {"stdout": capture}, Redactor([]), bucket.post):
+        capture.add(b"once")
+        assert bucket.uploaded.wait(5)
+
+    assert bucket.stream("stdout") == b"once"
+
+
+def test_the_last_uploads_have_an_end(bucket: Bucket) -> None:
+    capture = Capture()
+    with LogUpload(FORM, {"stdout": capture}, Redactor([]), bucket.post, until=time.monotonic() - 1) as upload:
+        capture.add(b"." * (SHOWN + 1))
+
+    assert (upload.parts, bucket.posts) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "printed"),
+    [
+        ("import json; print(json.dumps({'a': [1, 'ü']}))", None),
+        ("print('{\"a\":1}')", '{"a":1}\n'),
+        ("print('{\\n  \"a\": 1\\n}')", '{\n  "a": 1\n}\n'),
+        ("print('first'); print('{\"a\": 1}')", None),
+        ("print('not structured')", None),
+    ],
+)
+def test_output_that_is_only_a_value_in_the_result_is_kept_beside_it(
+    carry_out: Carry, code: str, printed: str | None
+) -> None:
+    assert carry_out("python", code, output_format="json").printed == printed
+
+
+def test_what_is_kept_beside_the_result_has_no_secrets(carry_out: Carry) -> None:
+    finished = carry_out("python", "print('[\"hunter2222\",1]')", output_format="json", secrets=["hunter2222"])
+    assert finished.printed == f'["{MASK}",1]\n'
 
 
 class _Form(BaseHTTPRequestHandler):
