@@ -4,6 +4,7 @@ import pytest
 
 MARKERS = {
     "tier1": "core flows that everything else stands on",
+    "tier2": "orchestration and data flow",
     "tier3": "advanced features, edge cases, security (the Tier 3 guide)",
     "security": "security and RBAC tests",
     "secrets": "secret management tests",
@@ -18,6 +19,7 @@ MARKERS = {
     "timer": "timer tests",
     "criteria": "rule criteria tests",
     "multi_tenant": "multi-tenancy tests",
+    "dependencies": "libraries of packs, installed and kept apart",
     "packs": "pack management tests",
     "notifications": "notification system tests",
     "websocket": "WebSocket tests",
