@@ -3,29 +3,23 @@
 Nothing is decided here. Each handler parses, calls one function, and answers.
 """
 
-import os
 from typing import Any
 
 import msgspec
 from chalice import Chalice
 
 from chalicelib.api import adapter
-from chalicelib.flow import conductor, executor, rules, tick
+from chalicelib.flow import conductor, executor, happenings, tick
 from chalicelib.flow.batches import partial_response
-from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested
+from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, TimersDue
 from chalicelib.services import services
 
 app = Chalice(app_name="attune")
 adapter.register(app)
 
-# Queue names are set by the stack; at packaging time the overlay replaces them by references.
-_EVENTS, _EXECUTIONS, _RESULTS = (
-    os.environ.get(f"ATTUNE_{name}_QUEUE_NAME", f"attune-{name.lower()}")
-    for name in ("EVENTS", "EXECUTIONS", "RESULTS")
-)
 _BATCH = 10
 
-_decode_accepted = msgspec.json.Decoder(EventAccepted).decode
+_decode_accepted = msgspec.json.Decoder(EventAccepted | TimersDue).decode
 _decode_requested = msgspec.json.Decoder(ExecutionRequested | EnvironmentRequested).decode
 
 
@@ -33,19 +27,19 @@ def _ids(event: Any) -> list[str]:
     return [record["messageId"] for record in event.to_dict()["Records"]]
 
 
-@app.on_sqs_message(queue=_EVENTS, batch_size=_BATCH, name="rules")
+@app.on_sqs_message(queue="attune-events", batch_size=_BATCH, name="rules")
 def on_events(event: Any) -> dict[str, Any]:
-    failed = rules.handle(services(), [_decode_accepted(record.body) for record in event])
+    failed = happenings.handle(services(), [_decode_accepted(record.body) for record in event])
     return partial_response(_ids(event), failed)
 
 
-@app.on_sqs_message(queue=_EXECUTIONS, batch_size=_BATCH, name="executor")
+@app.on_sqs_message(queue="attune-executions", batch_size=_BATCH, name="executor")
 def on_executions(event: Any) -> dict[str, Any]:
     failed = executor.handle(services(), [_decode_requested(record.body) for record in event])
     return partial_response(_ids(event), failed)
 
 
-@app.on_sqs_message(queue=_RESULTS, batch_size=_BATCH, name="conductor")
+@app.on_sqs_message(queue="attune-results", batch_size=_BATCH, name="conductor")
 def on_results(event: Any) -> dict[str, Any]:
     failed = conductor.handle(services(), [record.body for record in event])
     return partial_response(_ids(event), failed)
