@@ -4,7 +4,7 @@ Everything that crosses a queue or an invocation is one of these structs as JSON
 and nothing else of ``chalicelib``.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -63,6 +63,23 @@ class Logs(msgspec.Struct, kw_only=True, frozen=True):
     fields: dict[str, str]
 
 
+class Container(msgspec.Struct, kw_only=True, frozen=True):
+    """What a container action runs, and what it may take: ``container`` in action.yaml and on the API.
+
+    Without ``command`` the action's entry point is a script, given as the last argument to ``interpreter``; where there
+    is neither, or ``command`` is empty, the image runs what it was made to run (docs/decisions/008-containers.md).
+    """
+
+    image: Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$")]
+    command: Annotated[list[Annotated[str, msgspec.Meta(max_length=1024)]], msgspec.Meta(max_length=64)] | None = None
+    interpreter: Annotated[list[str], msgspec.Meta(min_length=1, max_length=8)] | None = None  # None: /bin/sh -c
+    memory: Annotated[int, msgspec.Meta(ge=16, le=8192)] = 256  # MiB
+    cpu: Annotated[float, msgspec.Meta(ge=0.05, le=4)] = 0.5  # of a processor
+    processes: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64  # and threads
+    scratch: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 64  # MiB of /tmp, all that can be written to
+    network: bool = False
+
+
 class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"):
     """Executor → runner: all that one attempt needs; the runner reads nothing else of the platform."""
 
@@ -83,6 +100,8 @@ class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"
     pack: Pack | None = None
     logs: Logs | None = None
     libraries: Pack | None = None  # the environment built from the pack's manifest
+    container: Container | None = None  # with the runner `container`, always
+    stop_url: str | None = None  # for containers: answers 200 once the execution is to be cancelled
 
 
 class RunFinished(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="finished"):

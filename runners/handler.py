@@ -9,6 +9,7 @@ queue) is an exception: Lambda hands the run to the on-failure destination as lo
 import atexit
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import msgspec
 
 from chalicelib.protocol import Build, EnvironmentBuilt, Run, RunFinished
 from runners import kernel, results
-from runners.sandbox import TERMINATION_GRACE, Ended, Job, Sandbox
+from runners.sandbox import TERMINATION_GRACE, Ended, Sandbox
 
 # Before anything else: the zygote starts while the rest is being imported, and is not a copy of any of it.
 _sandbox = Sandbox()
@@ -24,8 +25,9 @@ atexit.register(_sandbox.close)
 
 from runners.capture import Capture  # noqa: E402
 from runners.logs import LogUpload, unshown  # noqa: E402
-from runners.output import Status, could_not_start, result_of  # noqa: E402
+from runners.output import Status, cancelled, could_not_start, result_of  # noqa: E402
 from runners.pack_files import NoSuchFileError, PackFiles  # noqa: E402
+from runners.parameters import document  # noqa: E402
 from runners.programs import RuntimeMissingError, job_for  # noqa: E402
 from runners.redaction import Redactor  # noqa: E402
 
@@ -104,7 +106,7 @@ class Runner:
 
             return Outcome(*request(run.parameters, timeout=timeout, redactor=redactor))
         if run.runner == "container":
-            return Outcome(*could_not_start("containers are not run by this function"))
+            return _container(run, timeout, redactor)
         return self._program(run, timeout, redactor)
 
     def _program(self, run: Run, timeout: float, redactor: Redactor) -> Outcome:
@@ -114,11 +116,11 @@ class Runner:
             job, stdin = job_for(run, folder, group=group, memory=self._memory, libraries=libraries)
         except (NoSuchFileError, RuntimeMissingError) as error:
             return Outcome(*could_not_start(str(error)))
-        ended, log_parts = self._follow(run, job, stdin, timeout, redactor)
-        status, result = result_of(ended, run.output_format, timeout, redactor)
-        log: dict[str, Json] = {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb}
-        printed = unshown(ended.stdout, result, redactor)
-        return Outcome(status, result, ended.timed_out, log_parts, printed, log)
+
+        def start(stdout: Capture, stderr: Capture) -> Ended:
+            return self._sandbox.run(job, stdin, timeout=timeout, stdout=stdout, stderr=stderr)
+
+        return _followed(run, start, timeout, redactor)
 
     def _files(self, run: Run) -> tuple[Path | None, Path | None]:
         """The root of the pack's files, and that of its libraries'."""
@@ -131,16 +133,39 @@ class Runner:
         libraries = self._packs.folder(run.tenant, run.libraries)
         return self._packs.folder(run.tenant, run.pack), libraries
 
-    def _follow(
-        self, run: Run, job: Job, stdin: bytes, timeout: float, redactor: Redactor
-    ) -> tuple[Ended, dict[str, int]]:
-        if run.logs is None:
-            return self._sandbox.run(job, stdin, timeout=timeout), {}
-        streams = {"stdout": Capture(), "stderr": Capture()}
+
+def _container(run: Run, timeout: float, redactor: Redactor) -> Outcome:
+    from runners import docker  # imports that only this runner needs
+
+    stdin = document(run.parameters, "json").encode()
+    started = time.monotonic()
+
+    def start(stdout: Capture, stderr: Capture) -> Ended:
+        return docker.run_container(docker.Engine(), run, stdin, timeout=timeout, stdout=stdout, stderr=stderr)
+
+    try:
+        return _followed(run, start, timeout, redactor)
+    except docker.EngineUnreachableError as error:
+        return Outcome(*could_not_start(f"Containers cannot run here: {error}"))
+    except docker.CancelledError:
+        return Outcome(*cancelled(-1, round((time.monotonic() - started) * 1000)))
+
+
+def _followed(run: Run, start: Callable[[Capture, Capture], Ended], timeout: float, redactor: Redactor) -> Outcome:
+    """What becomes of a process or container, whose output is stored while it runs."""
+    streams = {"stdout": Capture(), "stderr": Capture()}
+    log_parts: dict[str, int] = {}
+    if run.logs is None:
+        ended = start(streams["stdout"], streams["stderr"])
+    else:
         until = time.monotonic() + timeout + TERMINATION_GRACE + REPORTING - SENDING
         with LogUpload(run.logs, streams, redactor, until=until) as upload:
-            ended = self._sandbox.run(job, stdin, timeout=timeout, **streams)
-        return ended, upload.parts
+            ended = start(streams["stdout"], streams["stderr"])
+        log_parts = upload.parts
+    status, result = result_of(ended, run.output_format, timeout, redactor)
+    log: dict[str, Json] = {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb}
+    printed = unshown(ended.stdout, result, redactor)
+    return Outcome(status, result, ended.timed_out, log_parts, printed, log)
 
 
 def handle(event: Json, context: Any) -> None:

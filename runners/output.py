@@ -36,6 +36,12 @@ def could_not_start(reason: str) -> tuple[Status, Json]:
     return "failed", {"succeeded": False, "error": reason}
 
 
+def cancelled(exit_code: int, duration_ms: int) -> tuple[Status, Json]:
+    """The result of an execution that was stopped on request."""
+    told = {"succeeded": False, "cancelled": True, "error": "Execution cancelled by user"}
+    return "failed", told | {"exit_code": exit_code, "duration_ms": duration_ms}
+
+
 def result_of(ended: Ended, output_format: str, timeout: float, redactor: Redactor) -> tuple[Status, Json]:
     """Status and result, with nothing of a secret left in it."""
     if ended.not_started is not None:
@@ -108,6 +114,8 @@ def _failure(ended: Ended, stderr: _Stream, timeout: float) -> str | None:
         return f"Execution timed out after {timeout:g} seconds"
     if ended.disk_full:
         return "Command was ended: it filled its disk space"
+    if ended.failure is not None:
+        return ended.failure
     if ended.exit_code == 0:
         return None
     if ended.signal is not None:

@@ -67,6 +67,7 @@ class Ended(msgspec.Struct, kw_only=True, frozen=True):
     cpu_ms: int = 0  # user and system, with the descendants it waited for
     peak_kb: int = 0
     not_started: str | None = None
+    failure: str | None = None  # what went wrong, where neither exit code nor signal tells
 
 
 class Sandbox:

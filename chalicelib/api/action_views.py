@@ -18,13 +18,14 @@ from chalicelib.api.views import (
     View,
 )
 from chalicelib.domain.entities import OutputFormat, ParameterDelivery, ParameterFormat, RetentionPolicy
+from chalicelib.protocol import Container
 
 Schema = dict[str, Json]
 
 
 class CreateActionRequest(Body, kw_only=True, frozen=True):
-    """``timeout_seconds``, ``timeout`` and the formats are ours (README 9): without them an action made by API could
-    not say what a pack's action.yaml says."""
+    """``timeout_seconds``, ``timeout``, the formats and ``container`` are ours (README 9): without them an action made
+    by API could not say what a pack's action.yaml says."""
 
     ref: Ref
     pack_ref: Ref
@@ -51,6 +52,7 @@ class CreateActionRequest(Body, kw_only=True, frozen=True):
     parameter_delivery: ParameterDelivery | None = None
     parameter_format: ParameterFormat | None = None
     output_format: OutputFormat | None = None
+    container: Container | None = None
 
 
 class UpdateActionRequest(Body, kw_only=True, frozen=True):
@@ -79,6 +81,7 @@ class UpdateActionRequest(Body, kw_only=True, frozen=True):
     parameter_delivery: ParameterDelivery | None = None
     parameter_format: ParameterFormat | None = None
     output_format: OutputFormat | None = None
+    container: Container | None = None
 
 
 class _ActionView(View, kw_only=True, frozen=True):
@@ -108,6 +111,7 @@ class _ActionView(View, kw_only=True, frozen=True):
     log_retention_policy: Omittable[RetentionPolicy] = UNSET
     log_retention_limit: Omittable[int] = UNSET
     timeout_seconds: Omittable[int] = UNSET
+    container: Omittable[Container] = UNSET
     created: datetime
     updated: datetime
 

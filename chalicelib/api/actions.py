@@ -14,10 +14,11 @@ from chalicelib.api.action_views import (
     UpdateActionRequest,
 )
 from chalicelib.api.components import containing, is_hidden, pack_for_new, require_delegable, visible_pack
-from chalicelib.api.errors import NotFound
+from chalicelib.api.errors import NotFound, Unprocessable
 from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
 from chalicelib.api.views import Data, Page, Success, given, patched
 from chalicelib.domain.entities import Action, Runtime
+from chalicelib.domain.packs import CONTAINER
 from chalicelib.domain.parameters import check_schema
 from chalicelib.store.registry import Delete, Put
 
@@ -39,6 +40,7 @@ _PLAIN: Final = (
     "parameter_delivery",
     "parameter_format",
     "output_format",
+    "container",
 )
 _NULLABLE: Final = (
     "runtime_version_constraint",
@@ -48,7 +50,14 @@ _NULLABLE: Final = (
     "log_retention_limit",
 )
 # Who changes one of these decides what runs.
-_DECISIVE: Final = ("entrypoint", "runtime_ref", "param_schema", "out_schema", "default_execution_permission_set_refs")
+_DECISIVE: Final = (
+    "entrypoint",
+    "runtime_ref",
+    "container",
+    "param_schema",
+    "out_schema",
+    "default_execution_permission_set_refs",
+)
 
 
 @ROUTES.get("/api/v1/actions", needs=SIGNED_IN, returns=Page[ActionSummary], query=ActionQuery, tag="actions")
@@ -179,6 +188,8 @@ def delete_action(call: Call, ref: str) -> Success:
 def _check(call: Call, action: Action) -> None:
     check_schema(action.param_schema)
     check_schema(action.out_schema)
+    if action.runtime_ref == CONTAINER and action.container is None:
+        raise Unprocessable('an action of core.container names its image: "container": {"image": ...}')
     require_delegable(call, action.default_execution_permission_set_refs)
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from chalicelib.protocol import Container
+
 Json = Any
 
 SYSTEM_TENANT = "system"  # owns the standard packs: visible in every tenant, writable in none
@@ -98,6 +100,7 @@ class Action(Definition, kw_only=True, frozen=True):
     output_format: OutputFormat = "text"
     timeout: int | None = None  # seconds; None: the default of 300
     content: str | None = None  # the pack archive its file is in; None: `entrypoint` is the code itself
+    container: Container | None = None  # of actions that core.container runs
     manifest: str | None = None  # digest of what that archive asks for; None: the runtime's own libraries will do
 
 

@@ -30,6 +30,7 @@ from chalicelib.domain.entities import (
 )
 from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.schemas import SchemaError
+from chalicelib.protocol import Container
 
 ComponentType: TypeAlias = (
     type[PermissionSet] | type[Runtime] | type[Trigger] | type[Action] | type[Rule] | type[Sensor]
@@ -53,9 +54,10 @@ RUNNER_TYPES: Final[Mapping[str, str]] = {
 }
 """``runner_type`` of actions and sensors → runtime; the aliases of the core pack's runtimes say the same."""
 
-WITHOUT_FILE: Final = frozenset(
-    {"core.native", "core.http", "core.container"}
-)  # their entry point is no file of the pack
+CONTAINER: Final = "core.container"
+MAX_SCRIPT: Final = 48 * 1024  # bytes; Fargate takes a task definition of 64 KB
+
+WITHOUT_FILE: Final = frozenset({"core.native", "core.http", CONTAINER})  # their entry point is no file of the pack
 
 
 class PackError(Exception):
@@ -224,6 +226,7 @@ class _ActionFile(_Placed, kw_only=True):
     accesses_mcp: bool = False
     default_execution_permission_set_refs: list[str] = []
     timeout: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    container: Container | None = None
 
 
 class _RuleFile(_File, kw_only=True):
@@ -366,7 +369,9 @@ class _Reader:
         return {
             "label": given.label or _name(ref),
             "description": given.description,
-            "entrypoint": self._entrypoint("actions", runtime_ref, given.entry_point),
+            "entrypoint": self._script(given)
+            if runtime_ref == CONTAINER
+            else self._entrypoint("actions", runtime_ref, given.entry_point),
             "runtime_ref": runtime_ref,
             "runtime_version_constraint": given.runtime_version,
             "required_worker_runtimes": given.required_worker_runtimes or {},
@@ -378,6 +383,7 @@ class _Reader:
             "parameter_format": given.parameter_format,
             "output_format": given.output_format,
             "timeout": given.timeout,
+            "container": given.container,
             **_placement(given),
         }
 
@@ -421,6 +427,21 @@ class _Reader:
         if name not in self._runtimes:
             raise _BrokenError(f"runner_type '{runner_type}' is none of {', '.join(self._runtimes)}", "$.runner_type")
         return self._runtimes[name]
+
+    def _script(self, given: _ActionFile) -> str:
+        """What a container gets to run: the text of the file that the entry point names, or the entry point itself."""
+        if given.container is None:
+            raise _BrokenError("'container' is missing: it names the image")
+        name = (given.entry_point or "").removeprefix("./").removeprefix("actions/")
+        content = self._files.get(f"actions/{name}")
+        if content is None:
+            return given.entry_point or ""
+        if len(content) > MAX_SCRIPT:
+            raise _BrokenError(f"a container's script has at most {MAX_SCRIPT} bytes", "$.entry_point")
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            raise _BrokenError("a container's script is text in UTF-8", "$.entry_point") from None
 
     def _entrypoint(self, folder: str, runtime_ref: str, given: str | None) -> str:
         """The entry point as the runner wants it: a file's name relative to ``folder``."""

@@ -2,6 +2,7 @@
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import RUNNING, TERMINAL, WAITING
+from chalicelib.flow import containers
 from chalicelib.services import Services
 
 BEFORE_START = "Cancelled by user before execution started"
@@ -25,6 +26,7 @@ def cancel(services: Services, tenant: str, id_: int) -> Execution | None:
         return cancelled
     stopping = activity.transition(id_, from_=RUNNING, to="canceling", now=now)
     if stopping is not None:
+        containers.stop(services, tenant, stopping)
         return stopping
     execution = activity.get_execution(id_)
     if execution is not None and execution.status in TERMINAL:

@@ -7,7 +7,7 @@ from typing import Final
 from chalicelib.domain.entities import SYSTEM_TENANT, Action, Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
 from chalicelib.domain.parameters import secret_names
-from chalicelib.flow import environments
+from chalicelib.flow import containers, environments
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.environments import EnvironmentFailedError, EnvironmentPendingError
 from chalicelib.flow.invoker import RunTooLargeError
@@ -73,7 +73,7 @@ def _start(services: Services, message: ExecutionRequested) -> None:
         return  # taken by an earlier delivery of this message, cancelled, or over
     try:
         services.invoker.start(_run(services, snapshot, message.tenant, execution, action, token, libraries))
-    except (UnknownKeyError, RunTooLargeError) as error:
+    except (UnknownKeyError, RunTooLargeError, containers.NoImageError) as error:
         activity.transition(execution.id, from_=RUNNING, to="failed", result=_failure(error), now=now)
     except Exception:
         # Undo the claim, so that the redelivered message can make it again.
@@ -103,7 +103,7 @@ def _run(
     libraries: Pack | None,
 ) -> Run:
     revealed = reveal(services, snapshot, tenant, execution, action)
-    return Run(
+    run = Run(
         tenant=tenant,
         execution=execution.id,
         attempt=execution.attempt,
@@ -122,6 +122,7 @@ def _run(
         libraries=libraries,
         logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution),
     )
+    return containers.contained(services, run, execution, action) if run.runner == "container" else run
 
 
 def _environment(

@@ -228,3 +228,22 @@ def test_the_list_can_be_narrowed_to_what_the_caller_may_execute(api):
     )
     assert one.get("/api/v1/actions").refs == ["mine.one", "mine.two"]
     assert one.get("/api/v1/actions?executable_with_current_access=true").refs == ["mine.one"]
+
+
+def test_a_container_action_keeps_its_container(api):
+    make_runtime(api, "core.container")
+    action = make_action(api, runtime_ref="core.container", container={"image": "python:3.11-slim", "memory": 64})
+    assert action["container"]["image"] == "python:3.11-slim"
+    assert action["container"]["memory"] == 64
+    assert action["container"]["network"] is False
+    changed = api.put("/api/v1/actions/mine.greet", json={"container": {"image": "alpine", "network": True}}).data
+    assert changed["container"]["image"] == "alpine"
+    assert api.registry.actions.get("mine.greet").container.network is True
+
+
+@pytest.mark.parametrize("container", [None, {}, {"image": ""}, {"image": "a b"}, {"image": "a", "cpu": 99}])
+def test_a_container_action_without_a_usable_container_is_refused(api, container):
+    make_runtime(api, "core.container")
+    body = {"ref": "mine.greet", "pack_ref": "mine", "label": "Greet", "entrypoint": "echo"}
+    answer = api.post("/api/v1/actions", json={**body, "runtime_ref": "core.container", "container": container})
+    assert answer.status == 422

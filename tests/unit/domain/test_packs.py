@@ -10,6 +10,7 @@ from chalicelib.domain import packs
 from chalicelib.domain.entities import Action, PermissionSet, Rule, Runtime, Sensor, Trigger
 from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.packs import Component, PackError, PackSource
+from chalicelib.protocol import Container
 
 MANIFEST = "ref: demo\nversion: 1.2.0\n"
 CORE = Path(__file__).parents[3] / "packs" / "core"
@@ -146,6 +147,7 @@ tags: [ignored]
         "parameter_format": "yaml",
         "output_format": "json",
         "timeout": 20,
+        "container": None,
         "worker_selector": {"zone": "a"},
         "worker_tolerations": [{"key": "gpu"}],
         "worker_affinity": {"required": []},
@@ -178,12 +180,34 @@ def test_an_entry_point_is_relative_to_its_folder(entry_point: str) -> None:
         ("native", "core.native"),
         ("builtin", "core.native"),
         ("http", "core.http"),
-        ("core.container", "core.container"),
     ],
 )
 def test_what_runs_without_a_file_needs_none(runner_type: str, runtime_ref: str) -> None:
     fields = only(read(actions__x=f"ref: x\nrunner_type: {runner_type}\n")).fields
     assert (fields["runtime_ref"], fields["entrypoint"]) == (runtime_ref, "")
+
+
+def test_a_container_action_names_its_image_and_brings_its_script() -> None:
+    text = "ref: x\nrunner_type: container\nentry_point: run.py\ncontainer: {image: python:3.11-slim, memory: 64}\n"
+    fields = only(read(actions__x=text)).fields
+    assert fields["runtime_ref"] == "core.container"
+    assert fields["entrypoint"] == "print()"
+    assert fields["container"] == Container(image="python:3.11-slim", memory=64)
+    inline = text.replace("run.py", "echo $0")
+    assert only(read(actions__x=inline)).fields["entrypoint"] == "echo $0"
+
+
+@pytest.mark.parametrize(
+    ("container", "reason"),
+    [
+        ("", "'container' is missing: it names the image"),
+        ("container: {memory: 64}\n", "missing required field `image`"),
+        ("container: {image: 'a b'}\n", "regex"),
+        ("container: {image: a, memory: 100000}\n", "<= 8192"),
+    ],
+)
+def test_a_container_action_without_a_usable_container_is_told(container: str, reason: str) -> None:
+    assert reason in flaw(actions__x=f"ref: x\nrunner_type: container\n{container}").reason
 
 
 def test_a_runtime_of_the_pack_serves_its_actions() -> None:

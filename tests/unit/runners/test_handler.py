@@ -222,28 +222,6 @@ def test_secrets_and_the_token_leave_in_no_form(carry_out: Carry) -> None:
     assert "ValueError: ********" in finished.result["stderr"]
 
 
-def test_a_containers_run_is_refused_clearly(carry_out: Carry) -> None:
-    finished = carry_out("container", "alpine")
-
-    assert finished.status == "failed"
-    assert finished.result == {"succeeded": False, "error": "containers are not run by this function"}
-
-
-class Queue:
-    """The results queue's end of SQS."""
-
-    def __init__(self) -> None:
-        self.bodies: list[str] = []
-
-    def send_message(self, **message: Any) -> None:
-        self.bodies.append(message["MessageBody"])
-
-
-class Context:
-    def get_remaining_time_in_millis(self) -> int:
-        return 60_000
-
-
 def test_an_invocation_reports_on_the_queue_and_logs_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
