@@ -19,6 +19,7 @@ import contextlib
 import os
 import resource
 import signal
+import stat
 import sys
 
 from runners import kernel
@@ -32,9 +33,10 @@ OPEN_FILES = 1024
 SCRATCH = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # what every user may write, and would find again
 
 _SYSTEM = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt", "/proc", "/nix", "/sys/devices/system/cpu"),
+    *("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/proc", "/nix", "/sys/devices/system/cpu"),
     *("/run/systemd/resolve", "/var/lang", "/var/task", "/var/runtime"),
 )
+_SETTINGS = "/etc"
 _MANY_IDS = range(1 << 30, (1 << 31) - 1)  # process ids end at 2^22 (proc(5), pid_max)
 _FEW_IDS = range(20_000, 65_000)  # a container with 65,536 of them
 
@@ -47,6 +49,7 @@ class Means:
         self.base = base  # the runner's folder; executions' folders are in it unless they get a /tmp of their own
         self.root = os.geteuid() == 0
         self.namespaces = False
+        self.settings = [_SETTINGS]  # what it may read of the system's configuration
         self.ids = range(0)  # for users and groups of executions; empty: it stays root
         self.landlock = kernel.landlock_version()
         self.processes: int | None = PROCESSES  # None: cannot be told apart from the user's own
@@ -73,6 +76,8 @@ def prepare(base: str, *, alone: bool = False) -> Means:
         with contextlib.suppress(OSError):
             kernel.mount_processes("/proc")
     means.ids = own_ids() if _first_closed(sys.base_prefix) is None else range(0)
+    if not means.ids:  # a root without capabilities still owns files
+        means.settings = open_to_all(_SETTINGS)
     return means
 
 
@@ -106,7 +111,7 @@ def confine(means: Means, *, group: int | None, memory: int | None, visible: lis
     kernel.die_with_parent(signal.SIGKILL)
     kernel.no_new_privileges()
     if means.landlock and not means.namespaces:
-        kernel.landlock(means.landlock, [*_SYSTEM, *visible], [folder])
+        kernel.landlock(means.landlock, [*_SYSTEM, *means.settings, *visible], [folder])
     # Whoever runs under this user may look at itself; the fork has taken "no" over from the zygote.
     kernel.set_dumpable(on=True)
     return folder
@@ -183,6 +188,21 @@ def _first_closed(path: str) -> str | None:
         if not os.stat(folder).st_mode & 0o001:
             return folder
     return None
+
+
+def open_to_all(path: str) -> list[str]:
+    """``path`` if everybody may read all of it, else the parts of it that everybody may read."""
+    mode = os.stat(path, follow_symlinks=False).st_mode
+    if stat.S_ISLNK(mode):
+        return []
+    if not stat.S_ISDIR(mode):
+        return [path] if mode & 0o004 else []
+    if mode & 0o005 != 0o005:
+        return []
+    inside = {entry.path: open_to_all(entry.path) for entry in os.scandir(path) if not entry.is_symlink()}
+    if all(parts == [entry] for entry, parts in inside.items()):
+        return [path]
+    return [part for parts in inside.values() for part in parts]
 
 
 def own_ids() -> range:
