@@ -222,6 +222,21 @@ def test_secrets_and_the_token_leave_in_no_form(carry_out: Carry) -> None:
     assert "ValueError: ********" in finished.result["stderr"]
 
 
+class Queue:
+    """The results queue's end of SQS."""
+
+    def __init__(self) -> None:
+        self.bodies: list[str] = []
+
+    def send_message(self, **message: Any) -> None:
+        self.bodies.append(message["MessageBody"])
+
+
+class Context:
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
+
+
 def test_an_invocation_reports_on_the_queue_and_logs_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
