@@ -5,6 +5,7 @@ import datetime
 import re
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 import msgspec
@@ -21,6 +22,8 @@ MAX_STRUCTURED: Final = 4 * 1024 * 1024  # bytes of output that are parsed
 _MAX_VALUES: Final = 250_000  # in parsed YAML, aliases followed
 _MAX_DEPTH: Final = 100
 _ERROR_LINES: Final = 5
+_NODE_CLOSES: Final = re.compile(r"Node\.js v[\d.]+\S*")
+_NODE_ERROR: Final = re.compile(r"[A-Za-z_$][\w.$]*(Error|Exception)( \[\w+\])?(: |$)")
 _MAX_ERROR: Final = 8 * 1024  # characters
 
 # C0 controls but for tab, newline, carriage return and escape (colours), and what no message may carry.
@@ -101,7 +104,16 @@ class _Stream:
     def last_lines(self) -> list[str]:
         """The lines of the stream if they are few; else the last one with something in it."""
         lines = self.text.rstrip().splitlines()
-        return lines if len(lines) <= _ERROR_LINES else lines[-1:]
+        return lines if len(lines) <= _ERROR_LINES else [_telling(lines)]
+
+
+def _telling(lines: list[str]) -> str:
+    """The last line; Node.js closes with its version, and says further up what was wrong."""
+    if not _NODE_CLOSES.fullmatch(lines[-1]):
+        return lines[-1]
+    errors = [line for line in lines if _NODE_ERROR.match(line)]
+    errors += [line for line, below in pairwise(lines) if below.startswith("    at ") and not line.startswith(" ")]
+    return errors[0] if errors else lines[-1]
 
 
 def printable(text: str) -> str:

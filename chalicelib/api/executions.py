@@ -22,7 +22,9 @@ from chalicelib.api.routing import ROUTES, Call, grant
 from chalicelib.api.row_access import row_filter
 from chalicelib.api.secret_values import parameters_of
 from chalicelib.api.views import Data, Page, Paging
+from chalicelib.domain import variables
 from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Json, Key
+from chalicelib.domain.variables import VariableError
 from chalicelib.flow.cancel import NotCancellableError, cancel
 from chalicelib.flow.intake import request_execution
 from chalicelib.store.listing import ExecutionFilter
@@ -228,9 +230,8 @@ def _keys(call: Call, refs: list[str]) -> list[Key]:
 
 
 def _variables(given: dict[str, Json] | None) -> dict[str, str] | None:
-    """Environment variables are text, whatever JSON they were sent as."""
-    if not given:
-        return None
-    return {
-        name: value if isinstance(value, str) else msgspec.json.encode(value).decode() for name, value in given.items()
-    }
+    """The environment variables that a request sets. Unprocessable for one that is not its to set."""
+    try:
+        return variables.checked(given)
+    except VariableError as error:
+        raise Unprocessable(f"Invalid env_vars: {error}", details={"path": "env_vars"}) from None

@@ -129,7 +129,13 @@ def _environment(
     services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action
 ) -> dict[str, str]:
     """The variables of semantics §2.6; what concerns parameters is the runner's to add."""
-    environment = {
+    environment: dict[str, str] = {}
+    runtime = snapshot.runtime(action.runtime_ref) if action.runtime_ref else None
+    if runtime is not None:
+        for name, value in (runtime.execution_config.get("env_vars") or {}).items():
+            environment[name] = value if isinstance(value, str) else str(value.get("value", ""))
+    environment |= execution.env_vars or {}
+    environment |= {
         "ATTUNE_EXEC_ID": str(execution.id),
         "ATTUNE_ACTION": action.ref,
         "ATTUNE_PACK_REF": action.pack_ref,
@@ -147,10 +153,6 @@ def _environment(
             pack_ref=action.pack_ref,
             now=services.clock(),
         )
-    runtime = snapshot.runtime(action.runtime_ref) if action.runtime_ref else None
-    if runtime is not None:
-        for name, value in (runtime.execution_config.get("env_vars") or {}).items():
-            environment[name] = value if isinstance(value, str) else str(value.get("value", ""))
     return environment
 
 

@@ -86,6 +86,13 @@ def test_what_a_request_says_of_its_run_is_kept(api):
     assert api.activity.get_execution(execution["id"]).env_vars == {"A": "b", "N": "1"}
 
 
+def test_variables_that_are_not_a_requests_to_set_are_refused(api):
+    refused = execute(api, env_vars={"ATTUNE_API_TOKEN": "mine"})
+    assert refused.status == 422
+    assert "ATTUNE_API_TOKEN" in refused.json["error"]
+    assert refused.json["details"] == {"path": "env_vars"}
+
+
 def test_bad_parameters_make_an_execution_that_failed_from_the_start(api):
     answer = execute(api, parameters={"times": "often"})
     assert answer.status == 201

@@ -162,3 +162,11 @@ def test_parameters_that_no_invocation_can_carry_fail_clearly(world: World) -> N
     assert executor.handle(world.services, [request]) == []
     execution = world.activity.get_execution(id_)
     assert (execution.status, "2000000 bytes" in execution.result["error"]) == ("failed", True)
+
+
+def test_variables_of_the_request_reach_the_action_under_the_platforms_own(world: World) -> None:
+    _, request = start(world, env_vars={"GREETING": "hello", "ATTUNE_ACTION": "forged"})
+    executor.handle(world.services, [request])
+    (run,) = world.runner.runs
+    assert run.environment["GREETING"] == "hello"
+    assert run.environment["ATTUNE_ACTION"] == "p.act"

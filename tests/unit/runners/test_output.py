@@ -186,3 +186,16 @@ def test_no_cut_leaves_a_piece_of_a_secret(before: int) -> None:
     for piece in (secret[:4], secret[-4:], secret[10:14]):
         assert piece not in shown["stdout"]
     assert MASK in shown["stdout"] or before >= SHOWN // 2 - 10
+
+
+@pytest.mark.parametrize(
+    ("said", "telling"),
+    [
+        ("  throw err;\n\nError: no module 'x'\nStack:\n- /a.js\n    at f (node:x)\n", "Error: no module 'x'"),
+        ("x:1\n\nError [ERR_X]: gone\n    at f (x)\n    at g (x) {\n  code: 'X'\n}\n", "Error [ERR_X]: gone"),
+        ("/a.js:1\nthrow it\n^\n\nOops: nothing fits\n    at f (a.js)\n    at g (a.js)\n", "Oops: nothing fits"),
+        ("/a.js:1\nthrow 'x'\n^\nx\n(Use `node --trace-uncaught`)\n", "Node.js v20.20.2"),
+    ],
+)
+def test_the_error_of_node_is_not_its_version(said: str, telling: str) -> None:
+    assert result(stderr=f"{said}\nNode.js v20.20.2\n".encode(), exit_code=1)["error"] == telling
