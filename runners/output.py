@@ -23,7 +23,7 @@ _MAX_VALUES: Final = 250_000  # in parsed YAML, aliases followed
 _MAX_DEPTH: Final = 100
 _ERROR_LINES: Final = 5
 _NODE_CLOSES: Final = re.compile(r"Node\.js v[\d.]+\S*")
-_NODE_ERROR: Final = re.compile(r"[A-Za-z_$][\w.$]*(Error|Exception)( \[\w+\])?(: |$)")
+_NODE_ERROR: Final = re.compile(r"[\w.$]*(Error|Exception)( \[\w+\])?(: |$)")
 _MAX_ERROR: Final = 8 * 1024  # characters
 
 # C0 controls but for tab, newline, carriage return and escape (colours), and what no message may carry.
