@@ -196,8 +196,9 @@ def _tools(runtime: str) -> _Tools:
         pip = importlib.util.find_spec("pip")
         if pip is None or pip.origin is None:
             raise RuntimeMissingError("there is no `pip` where environments are built")
-        folder = str(Path(pip.origin).resolve().parent)
-        return _Tools(folder, [folder], PATH, f"Python {platform.python_version()}")
+        folder = Path(pip.origin).resolve().parent
+        # pip looks around in the folder that it is installed in.
+        return _Tools(str(folder), [str(folder.parent)], PATH, f"Python {platform.python_version()}")
     interpreter = node()
     path = f"{Path(interpreter).parent}:{PATH}"
     npm = shutil.which("npm", path=f"{path}:{os.environ.get('PATH', '')}")
