@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from helpers.engine import IMAGE, missing_engine, request
+from helpers.engine import IMAGE, has_network, missing_engine, request
 from helpers.polling import wait_for
 
 from chalicelib.protocol import Container, Run, RunFinished
@@ -312,3 +312,12 @@ def test_nothing_secret_is_in_what_an_engine_is_told() -> None:
     told = json.dumps(docker.specification(run, 1.0))
     assert "hunter2" not in told
     assert "one-time" not in told
+
+
+@needs_engine
+def test_a_network_is_there_only_when_asked_for(contain: Carry) -> None:
+    if not has_network():
+        pytest.skip("the Docker engine has no bridge network")
+    finished = contain(sh("ls /sys/class/net", network=True))
+
+    assert sorted(finished.result["stdout"].split()) == ["eth0", "lo"]
