@@ -10,7 +10,7 @@ import msgspec
 
 from chalicelib.domain.entities import Action, Identity, Key, Pack, PermissionAssignment, Rule, Trigger
 from chalicelib.flow import rules
-from chalicelib.protocol import EventAccepted, ExecutionRequested, Run
+from chalicelib.protocol import Build, EnvironmentRequested, EventAccepted, ExecutionRequested, Run
 from chalicelib.services import Services
 from chalicelib.store.registry import Put
 
@@ -34,7 +34,11 @@ class FakeQueues:
 
     events: list[EventAccepted] = field(default_factory=list)
     requested: list[tuple[ExecutionRequested, int]] = field(default_factory=list)
+    environments: list[tuple[EnvironmentRequested, int]] = field(default_factory=list)
     failing: bool = False
+
+    def environment_requested(self, message: EnvironmentRequested, *, delay: int = 0) -> None:
+        self.environments.append((message, delay))
 
     def event_accepted(self, message: EventAccepted) -> None:
         if self.failing:
@@ -52,7 +56,13 @@ class FakeRunner:
     """Keeps the runs it is given; ``error`` is raised instead."""
 
     runs: list[Run] = field(default_factory=list)
+    builds: list[Build] = field(default_factory=list)
     error: Exception | None = None
+
+    def build(self, build: Build) -> None:
+        if self.error is not None:
+            raise self.error
+        self.builds.append(build)
 
     def start(self, run: Run) -> None:
         if self.error is not None:
