@@ -4,6 +4,7 @@ Everything that crosses a queue or an invocation is one of these structs as JSON
 and nothing else of ``chalicelib``.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 Json = Any
 
 
-class EventAccepted(msgspec.Struct, kw_only=True, frozen=True):
+class EventAccepted(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="event"):
     """API, timers, sensors → rules. ``id`` is the event's and holds the time it was accepted; ``key`` tells this event
     from a stranger that drew the same id."""
 
@@ -26,6 +27,32 @@ class EventAccepted(msgspec.Struct, kw_only=True, frozen=True):
     source: int | None = None
     rule_ref: str | None = None  # set for timers: only this rule is considered
     registry: int = 0  # registry version the sender saw: the reader's cache must be at least as new
+
+
+class Firing(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """One firing of a timer that is sent out ahead of its time ``at``. ``version`` names the arming it belongs to and
+    ``count`` numbers it. ``late``: the missed-run policy wants it although it was missed. ``only``: nothing else of its
+    timer is outstanding, so that its claim settles the timer, which is then to be looked at ``then``."""
+
+    rule_ref: str
+    version: int
+    at: datetime
+    count: int
+    late: bool = False
+    only: bool = False
+    then: datetime | None = None
+
+
+class TimersDue(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="timers"):
+    """Tick, API → rules: firings of one moment, delayed until then."""
+
+    tenant: str
+    firings: list[Firing]
+    registry: int = 0
+
+    @property
+    def at(self) -> datetime:
+        return self.firings[0].at
 
 
 class ExecutionRequested(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="execution"):

@@ -1,11 +1,13 @@
 """Bodies, queries and answers of the rule routes (contract: http-api part 2, rule.rs)."""
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 
-from chalicelib.api.views import Body, Json, Label, Omittable, PageQuery, Ref, View
+from chalicelib.api.views import Body, Json, Label, Omittable, PageQuery, Query, Ref, View
+from chalicelib.domain.entities import MissedRuns
+from chalicelib.domain.schedules import is_timer
 
 Parameters = dict[str, Json]
 
@@ -24,6 +26,7 @@ class CreateRuleRequest(Body, kw_only=True, frozen=True):
     trigger_params: Parameters | None = None
     permission_set_refs: list[str] | None = None
     enabled: bool = True
+    missed_run_policy: MissedRuns | None = None
 
 
 class UpdateRuleRequest(Body, kw_only=True, frozen=True):
@@ -38,6 +41,7 @@ class UpdateRuleRequest(Body, kw_only=True, frozen=True):
     trigger_params: Parameters | None = None
     permission_set_refs: Omittable[list[str] | None] = UNSET
     enabled: bool | None = None
+    missed_run_policy: MissedRuns | None = None
 
 
 class TryRuleRequest(Body, kw_only=True, frozen=True):
@@ -79,7 +83,8 @@ class RuleSummary(_RuleView, kw_only=True, frozen=True):
 
 
 class RuleResponse(_RuleView, kw_only=True, frozen=True):
-    """A rule in full."""
+    """A rule in full. The last four are there for rules on timers only: ``missed_run_policy`` says what becomes of
+    firings that were missed, ``timer_reason`` why an enabled rule will not fire (any more)."""
 
     pack: int
     action: int | None
@@ -87,6 +92,31 @@ class RuleResponse(_RuleView, kw_only=True, frozen=True):
     conditions: Json
     is_adhoc: bool
     owner_identity: int | None
+    missed_run_policy: Omittable[MissedRuns] = UNSET
+    next_fire_at: Omittable[datetime] = UNSET
+    last_fired_at: Omittable[datetime] = UNSET
+    timer_reason: Omittable[str] = UNSET
+
+    @classmethod
+    def of(cls, entity: Any, **computed: Any) -> Self:
+        silent = dict.fromkeys(("next_fire_at", "last_fired_at", "timer_reason"))
+        policy = entity.missed_run_policy if is_timer(entity.trigger_ref) else None
+        return super().of(entity, **silent | {"missed_run_policy": policy} | computed)
+
+
+class ScheduleQuery(Query, kw_only=True, frozen=True):
+    """How many moments to tell."""
+
+    count: Annotated[int, Meta(ge=1, le=1000)] = 10
+
+
+class ScheduleResponse(View, kw_only=True, frozen=True):
+    """The next moments at which a rule's timer fires, earliest first; ``reason`` says why there are none."""
+
+    rule_ref: str
+    enabled: bool
+    fires: list[datetime]
+    reason: Omittable[str] = UNSET
 
 
 class RuleQuery(PageQuery, kw_only=True, frozen=True):

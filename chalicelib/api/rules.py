@@ -8,6 +8,7 @@ from msgspec import UNSET
 from chalicelib.api.components import containing, is_hidden, pack_for_new, require_delegable, visible_pack
 from chalicelib.api.errors import NotFound, Unprocessable
 from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.rule_timers import response_of, schedule_of
 from chalicelib.api.rule_trial import try_out
 from chalicelib.api.rule_views import (
     CreateRuleRequest,
@@ -15,13 +16,18 @@ from chalicelib.api.rule_views import (
     RuleResponse,
     RuleSummary,
     RuleTrialResponse,
+    ScheduleQuery,
+    ScheduleResponse,
     TryRuleRequest,
     UpdateRuleRequest,
 )
 from chalicelib.api.views import Data, Json, Page, PageQuery, Success, given
+from chalicelib.domain import schedules
 from chalicelib.domain.criteria import compile_criteria
 from chalicelib.domain.entities import Action, Rule, Trigger
 from chalicelib.domain.parameters import validate_templated
+from chalicelib.domain.schedules import ScheduleError
+from chalicelib.flow import timers
 from chalicelib.store.registry import Delete, Put
 
 _CHANGEABLE: Final = (
@@ -32,6 +38,7 @@ _CHANGEABLE: Final = (
     "conditions",
     "action_params",
     "trigger_params",
+    "missed_run_policy",
     "enabled",
 )
 
@@ -137,19 +144,34 @@ def create_rule(call: Call) -> Data[RuleResponse]:
         trigger_params=body.trigger_params or {},
         permission_set_refs=body.permission_set_refs,
         enabled=body.enabled,
+        missed_run_policy=body.missed_run_policy or "skip",
         is_adhoc=True,
         owner_identity=call.principal.identity_id,
     )
     call.require("rules", "create", call.context_of(rule))
     rule = _checked(call, rule)
-    call.registry.commit(Put(rule, new=True))
-    return Data(RuleResponse.of(rule), "Rule created successfully")
+    timers.commit(call.services, call.tenant, Put(rule, new=True))
+    return Data(response_of(call, rule), "Rule created successfully")
 
 
 @ROUTES.get("/api/v1/rules/{ref}", needs=SIGNED_IN, returns=Data[RuleResponse], tag="rules", errors=(404,))
 def get_rule(call: Call, ref: str) -> Data[RuleResponse]:
     """One rule."""
-    return Data(RuleResponse.of(call.to_read("rules", "Rule", ref, call.registry.rules.find(ref))))
+    return Data(response_of(call, call.to_read("rules", "Rule", ref, call.registry.rules.find(ref))))
+
+
+@ROUTES.get(
+    "/api/v1/rules/{ref}/schedule",
+    needs=SIGNED_IN,
+    returns=Data[ScheduleResponse],
+    query=ScheduleQuery,
+    tag="rules",
+    errors=(404, 422),
+)
+def get_rule_schedule(call: Call, ref: str) -> Data[ScheduleResponse]:
+    """When the rule's timer fires next. For a disabled rule, when it would fire if it were enabled now."""
+    rule = call.to_read("rules", "Rule", ref, call.registry.rules.find(ref))
+    return Data(schedule_of(call, rule, call.query.count))
 
 
 @ROUTES.put(
@@ -170,15 +192,15 @@ def update_rule(call: Call, ref: str) -> Data[RuleResponse]:
     rule = msgspec.structs.replace(current, **changes, updated=call.now)
     if any(getattr(rule, name) != getattr(current, name) for name in _DECISIVE):
         rule = _checked(call, msgspec.structs.replace(rule, owner_identity=call.principal.identity_id))
-    call.registry.commit(Put(rule))
-    return Data(RuleResponse.of(rule), "Rule updated successfully")
+    timers.commit(call.services, call.tenant, Put(rule))
+    return Data(response_of(call, rule), "Rule updated successfully")
 
 
 @ROUTES.delete("/api/v1/rules/{ref}", needs=grant("rules", "delete"), returns=Success, tag="rules", errors=(404, 409))
 def delete_rule(call: Call, ref: str) -> Success:
     """Delete a rule; what it started goes on."""
     call.to_write("rules", "delete", "Rule", ref, call.registry.rules.find(ref))
-    call.registry.commit(Delete("rule", ref))
+    timers.commit(call.services, call.tenant, Delete("rule", ref))
     return Success(f"Rule '{ref}' deleted successfully")
 
 
@@ -253,9 +275,22 @@ def _checked(call: Call, rule: Rule) -> Rule:
     trigger = _trigger(call, rule.trigger_ref)
     compile_criteria(rule.conditions)
     _require_fit("trigger", trigger.ref, trigger.param_schema, rule.trigger_params)
+    _require_schedule(rule)
     _require_fit("action", action.ref, action.param_schema, rule.action_params)
     require_delegable(call, rule.permission_set_refs)
     return msgspec.structs.replace(rule, action=action.id, trigger=trigger.id)
+
+
+def _require_schedule(rule: Rule) -> None:
+    if not schedules.is_timer(rule.trigger_ref):
+        return
+    try:
+        schedules.validate(rule.trigger_ref, rule.trigger_params)
+    except ScheduleError as error:
+        raise Unprocessable(
+            f"Invalid parameters for trigger '{rule.trigger_ref}': {error}",
+            details={"path": "trigger_params", "violations": [str(error)]},
+        ) from None
 
 
 def _require_fit(what: str, ref: str, schema: Json, values: Json) -> None:
@@ -272,5 +307,5 @@ def _switch(call: Call, ref: str, *, enabled: bool) -> Data[RuleResponse]:
     rule = current
     if current.enabled != enabled:
         rule = msgspec.structs.replace(current, enabled=enabled, updated=call.now)
-        call.registry.commit(Put(rule))
-    return Data(RuleResponse.of(rule), f"Rule {'enabled' if enabled else 'disabled'} successfully")
+        timers.commit(call.services, call.tenant, Put(rule))
+    return Data(response_of(call, rule), f"Rule {'enabled' if enabled else 'disabled'} successfully")

@@ -30,6 +30,7 @@ OutputFormat = Literal["text", "json", "yaml", "jsonl"]
 LibraryRuntime = Literal["python", "node"]  # runtimes that have an installer of libraries
 EnvironmentState = Literal["pending", "ready", "failed"]
 RetentionPolicy = Literal["versions", "days", "hours", "minutes"]
+MissedRuns = Literal["skip", "fire_once", "fire_all"]  # what becomes of a timer's firings that were missed (README 8)
 
 
 class Row(msgspec.Struct, kw_only=True, frozen=True):
@@ -180,6 +181,7 @@ class Rule(Definition, kw_only=True, frozen=True):
     enabled: bool = True
     is_adhoc: bool = False
     owner_identity: int | None = None
+    missed_run_policy: MissedRuns = "skip"
 
 
 class Runtime(Definition, kw_only=True, frozen=True):

@@ -12,12 +12,13 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from chalicelib.domain import criteria, documents, parameters, permissions, refs
+from chalicelib.domain import criteria, documents, parameters, permissions, refs, schedules
 from chalicelib.domain.archives import MANIFEST
 from chalicelib.domain.documents import Document, DocumentError
 from chalicelib.domain.entities import (
     Action,
     Json,
+    MissedRuns,
     OutputFormat,
     ParameterDelivery,
     ParameterFormat,
@@ -237,6 +238,7 @@ class _RuleFile(_File, kw_only=True):
     action_params: dict[str, Json] | None = None
     trigger_params: dict[str, Json] | None = None
     permission_set_refs: list[str] | None = None
+    missed_run_policy: MissedRuns = "skip"
 
 
 class _SensorFile(_Placed, kw_only=True):
@@ -392,6 +394,11 @@ class _Reader:
             criteria.compile_criteria(given.conditions)
         except criteria.CriteriaError as error:
             raise _BrokenError(str(error), "$.conditions") from None
+        if schedules.is_timer(given.trigger_ref):
+            try:
+                schedules.validate(given.trigger_ref, given.trigger_params or {})
+            except schedules.ScheduleError as error:
+                raise _BrokenError(str(error), "$.trigger_params") from None
         return {
             "label": given.label or _name(ref),
             "description": given.description,
@@ -401,6 +408,7 @@ class _Reader:
             "action_params": given.action_params or {},
             "trigger_params": given.trigger_params or {},
             "permission_set_refs": given.permission_set_refs,
+            "missed_run_policy": given.missed_run_policy,
             **_switch(given.enabled),
         }
 

@@ -32,7 +32,7 @@ from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.installation import OWNED, Owned, Present
 from chalicelib.domain.packs import Component, ComponentType, PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
-from chalicelib.flow import environments
+from chalicelib.flow import environments, timers
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
 
@@ -142,7 +142,7 @@ def install(
     changed = [] if existing and msgspec.structs.replace(pack, updated=existing.updated) == existing else [pack]
     changes: list[Put | Delete] = [*_puts([*changed, *outcome.written]), *_deletions(registry, outcome.deleted)]
     if changes:
-        registry.commit(*changes)
+        timers.commit(services, tenant, *changes)
     environments.ensure(services, tenant, pack)
     counted = Counter(type(entity) for entity in outcome.installed)
     return Installed(pack, warnings, {f"{KINDS[kind]}s": counted[kind] for kind in OWNED})
@@ -157,7 +157,9 @@ def delete(services: Services, tenant: str, pack: Pack) -> None:
     owned = [entity for kind in OWNED for entity in _repository(registry, kind).list() if entity.pack_ref == pack.ref]
     gone: dict[installation.Name, int | None] = {(type(entity), entity.ref): None for entity in owned}
     others = [rule for rule in registry.rules.list() if rule.pack_ref != pack.ref]
-    registry.commit(
+    timers.commit(
+        services,
+        tenant,
         Delete("pack", pack.ref),
         *_keys_of(registry, "pack", pack.ref),
         *_puts(installation.relinked(others, gone, services.clock())),

@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested
+from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, TimersDue
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,17 +40,25 @@ class Queues:
     def event_accepted(self, message: EventAccepted) -> None:
         self._client().send_message(QueueUrl=self._events, MessageBody=_encode(message).decode())
 
+    def timers_due(self, messages: Sequence[tuple[TimersDue, int]]) -> None:
+        """Send firings, each after its seconds of delay (at most 900)."""
+        self._send_all(self._events, [(_encode(message).decode(), delay) for message, delay in messages])
+
     def executions_requested(self, messages: Sequence[ExecutionRequested], *, delay: int = 0) -> None:
         """Hand executions to the executor, after ``delay`` seconds (at most 900)."""
-        bodies = [_encode(message).decode() for message in messages]
-        if len(bodies) == 1:
-            self._client().send_message(QueueUrl=self._executions, MessageBody=bodies[0], DelaySeconds=delay)
+        self._send_all(self._executions, [(_encode(message).decode(), delay) for message in messages])
+
+    def _send_all(self, url: str, messages: Sequence[tuple[str, int]]) -> None:
+        if len(messages) == 1:
+            body, delay = messages[0]
+            self._client().send_message(QueueUrl=url, MessageBody=body, DelaySeconds=delay)
             return
-        for batch in _batches(bodies):
+        for batch in _batches(messages):
             entries = [
-                {"Id": str(position), "MessageBody": body, "DelaySeconds": delay} for position, body in enumerate(batch)
+                {"Id": str(position), "MessageBody": body, "DelaySeconds": delay}
+                for position, (body, delay) in enumerate(batch)
             ]
-            answer = self._client().send_message_batch(QueueUrl=self._executions, Entries=entries)
+            answer = self._client().send_message_batch(QueueUrl=url, Entries=entries)
             if refused := answer.get("Failed"):
                 raise SendError(f"{len(refused)} of {len(entries)} messages refused: {refused[0].get('Message')}")
 
@@ -61,15 +69,15 @@ class Queues:
         )
 
 
-def _batches(bodies: Sequence[str]) -> list[list[str]]:
-    """``bodies`` in as few batches as SQS takes: at most ten, and within the size of one message together."""
-    batches: list[list[str]] = []
+def _batches(messages: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:
+    """``messages`` in as few batches as SQS takes: at most ten, and within the size of one message together."""
+    batches: list[list[tuple[str, int]]] = []
     room = 0
-    for body in bodies:
-        size = len(body)
+    for message in messages:
+        size = len(message[0])
         if not batches or len(batches[-1]) == BATCH or size > room:
             batches.append([])
             room = _BATCH_BYTES
-        batches[-1].append(body)
+        batches[-1].append(message)
         room -= size
     return batches

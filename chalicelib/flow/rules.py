@@ -77,7 +77,8 @@ def consider(
     return Consideration(outcome, enforcement, execution)
 
 
-def _sealed(services: Services, snapshot: Snapshot, execution: Execution | None) -> Execution | None:
+def sealed(services: Services, snapshot: Snapshot, execution: Execution | None) -> Execution | None:
+    """``execution`` with its secret parameters sealed (README 11)."""
     action = snapshot.action(execution.action_ref) if execution is not None else None
     if execution is None or action is None:
         return execution
@@ -134,7 +135,7 @@ def _process(services: Services, tenant: str, messages: Sequence[EventAccepted])
             read_key = partial(read_key_for, services, snapshot, rule.owner_identity)
             result = consider(snapshot, event, rule, now=now, read_key=read_key)
             if result.enforcement is not None:
-                execution = _sealed(services, snapshot, result.execution)
+                execution = sealed(services, snapshot, result.execution)
                 pairs.append((result.enforcement, execution, f"{rule.id}/{event.id}"))
     if not pairs:
         return

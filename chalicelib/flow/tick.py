@@ -1,5 +1,6 @@
 """The tick: the one schedule of the platform, once a minute (design §5)."""
 
+from chalicelib.flow import timers
 from chalicelib.flow.sweeper import sweep
 from chalicelib.log import logger
 from chalicelib.services import Services
@@ -7,4 +8,8 @@ from chalicelib.services import Services
 
 def handle(services: Services) -> None:
     """Do what a minute's passing asks for. A tick that comes twice, or late, does no harm."""
-    logger.info("tick", looked_at=sweep(services, services.clock()))
+    now = services.clock()
+    due = services.store.due(now)
+    # Timers first: the sweeper may have much to make up for, and they have their time.
+    sent = timers.look_at(services, due.timers, now)
+    logger.info("tick", timers=len(due.timers), sent=sent, looked_at=sweep(services, due.executions, now))

@@ -83,7 +83,7 @@ class Activity:
         the next one. A single event is one conditional write; several go in one transaction.
         """
         if len(events) > 1 and len(events) <= _TRANSACTION_ROWS:
-            made = [rows.event_row(self._tables, self._tenant, event, key, self._spill) for event, key in events]
+            made = [rows.event_row(self._tables, self._tenant, event, key, self.spill) for event, key in events]
             if len({row.id for row in made}) == len(made) and _weight(made) < _TRANSACTION_BYTES and self._insert(made):
                 return [event for event, _ in events]
         return [self._record(event, key) for event, key in events]
@@ -91,7 +91,7 @@ class Activity:
     def _record(self, event: Event, key: str) -> Event:
         def row_of(id_: int) -> EventRow:
             same = event if id_ == event.id else msgspec.structs.replace(event, id=id_)
-            return rows.event_row(self._tables, self._tenant, same, key, self._spill)
+            return rows.event_row(self._tables, self._tenant, same, key, self.spill)
 
         row, _ = self._put_once(row_of, event.id, key)
         return event if row.id == event.id else msgspec.structs.replace(event, id=row.id)
@@ -111,7 +111,7 @@ class Activity:
 
         def row_of(id_: int) -> ExecutionRow:
             same = msgspec.structs.replace(execution, id=id_)
-            return rows.execution_row(self._tables, self._tenant, same, own, self._spill)
+            return rows.execution_row(self._tables, self._tenant, same, own, self.spill)
 
         row, new = self._put_once(row_of, execution.id, own)
         return msgspec.structs.replace(execution, id=row.id) if new else rows.execution_of(row, self._blobs.get)
@@ -167,10 +167,10 @@ class Activity:
     def _pair_rows(self, pair: Pair) -> list[EnforcementRow | ExecutionRow]:
         enforcement, execution, key = pair
         made: list[EnforcementRow | ExecutionRow] = [
-            rows.enforcement_row(self._tables, self._tenant, enforcement, execution, key, self._spill)
+            rows.enforcement_row(self._tables, self._tenant, enforcement, execution, key, self.spill)
         ]
         if execution is not None:
-            made.append(rows.execution_row(self._tables, self._tenant, execution, key, self._spill))
+            made.append(rows.execution_row(self._tables, self._tenant, execution, key, self.spill))
         return made
 
     def _insert(self, made: Sequence[ActivityRow]) -> bool:
@@ -309,11 +309,11 @@ class Activity:
         row = self._tables.executions
         actions: list[Any] = []
         if result is not None:
-            actions.append(row.result.set(rows.text_of(result, self._spill)))
+            actions.append(row.result.set(rows.text_of(result, self.spill)))
         if printed is not None:
-            actions.append(row.printed.set(rows.text_of(printed, self._spill)))
+            actions.append(row.printed.set(rows.text_of(printed, self.spill)))
         if workflow_task is not None:
-            actions.append(row.workflow_task.set(rows.text_of(workflow_task, self._spill)))
+            actions.append(row.workflow_task.set(rows.text_of(workflow_task, self.spill)))
         if started_at is not None:
             actions.append(row.started.set(row.started | rows.micros(started_at)))
         if undo_attempt:
@@ -323,6 +323,7 @@ class Activity:
             actions += [
                 row.state.remove() if state is None else row.state.set(state),
                 row.due.remove(),
+                row.due_at.remove(),
                 row.token.remove(),
                 row.deadline.remove(),
             ]
@@ -335,7 +336,7 @@ class Activity:
         row = self._tables.executions(partition(self._tenant, rows.EXECUTION), id_)
         _update(
             row,
-            [self._tables.executions.due.set(rows.due_bucket(when, id_))],
+            [self._tables.executions.due_at.set(rows.micros(when))],
             self._tables.executions.due.exists(),
         )
 
@@ -367,7 +368,8 @@ class Activity:
             return None
         return rows.execution_of(row, self._blobs.get)
 
-    def _spill(self, content: bytes) -> str:
+    def spill(self, content: bytes) -> str:
+        """Puts a big value away and names it."""
         return self._blobs.put_value(content)
 
 

@@ -8,10 +8,16 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pynamodb.attributes import Attribute, UnicodeAttribute
+from pynamodb.attributes import Attribute, NumberSetAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.constants import NUMBER
-from pynamodb.indexes import AllProjection, GlobalSecondaryIndex, KeysOnlyProjection, LocalSecondaryIndex
+from pynamodb.indexes import (
+    AllProjection,
+    GlobalSecondaryIndex,
+    IncludeProjection,
+    KeysOnlyProjection,
+    LocalSecondaryIndex,
+)
 from pynamodb.models import Model
 
 from chalicelib import clients
@@ -110,10 +116,10 @@ class _ByState(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # P
 class _ByDue(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]  # PynamoDB
     class Meta:
         index_name = "by_due"
-        projection = KeysOnlyProjection()
+        projection = IncludeProjection(["tm", "tv", "dn", "sn", "tn"])
 
     due = UnicodeAttribute(hash_key=True, attr_name="du")
-    id = IntegerAttribute(range_key=True)
+    due_at = IntegerAttribute(range_key=True, attr_name="dt")
 
 
 class ActivityRow(Model):
@@ -176,14 +182,37 @@ class ExecutionRow(ActivityRow):
     parent = UnicodeAttribute(attr_name="pa", null=True)
     state = UnicodeAttribute(attr_name="st", null=True)
     due = UnicodeAttribute(attr_name="du", null=True)
+    due_at = IntegerAttribute(attr_name="dt", null=True)
 
     by_parent = _ByParent()
     by_state = _ByState()
     by_due = _ByDue()
 
 
+class TimerRow(Model):
+    """A rule's timer (``domain.timers``), alone in its partition. ``timer`` holds what never changes within a version;
+    without ``due`` nobody looks at it."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    due = UnicodeAttribute(attr_name="du", null=True)
+    due_at = IntegerAttribute(attr_name="dt", null=True)
+    timer = UnicodeAttribute(attr_name="tm", null=True)
+    version = IntegerAttribute(attr_name="tv", null=True)
+    done = IntegerAttribute(attr_name="dn", null=True)
+    sent = IntegerAttribute(attr_name="sn", null=True)
+    number = IntegerAttribute(attr_name="tn", null=True)
+    claimed = NumberSetAttribute(attr_name="cl", null=True)
+    fired = IntegerAttribute(attr_name="lf", null=True)  # when it really fired last
+
+    by_due = _ByDue()
+
+
 class NoteRow(Model):
-    """Small facts with an end: answers remembered by idempotency key, counters, the sweeper's cursor."""
+    """Small facts with an end: answers remembered by idempotency key, and counters."""
 
     class Meta:
         table_name: str = ""
@@ -203,6 +232,7 @@ class Tables:
     events: type[EventRow]
     enforcements: type[EnforcementRow]
     executions: type[ExecutionRow]
+    timers: type[TimerRow]
     notes: type[NoteRow]
 
     @property
@@ -218,6 +248,7 @@ def open_tables(registry: str, activity: str) -> Tables:
         events=_bind(EventRow, activity),
         enforcements=_bind(EnforcementRow, activity),
         executions=_bind(ExecutionRow, activity),
+        timers=_bind(TimerRow, activity),
         notes=_bind(NoteRow, activity),
     )
 

@@ -1,8 +1,8 @@
 """The door to the store. Whoever wants a repository says for which tenant; there is no other way to get one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import Final, TypeVar
 
@@ -15,12 +15,12 @@ from chalicelib.store.activity import Activity
 from chalicelib.store.blobs import Blobs
 from chalicelib.store.idempotency import Hits, Idempotency
 from chalicelib.store.listing import Cursors
-from chalicelib.store.models import SEPARATOR, NoteRow, Tables, open_tables, partition
+from chalicelib.store.models import SEPARATOR, open_tables, partition
 from chalicelib.store.registry import KINDS, Registry, decode, webhook_partition
+from chalicelib.store.timers import StoredTimer, Timers, stored_timer
 
 D = TypeVar("D", bound=Definition)
 
-_SWEEP: Final = "#sweep"
 _OPEN_TENANTS: Final = 200  # kept per process
 
 
@@ -34,29 +34,15 @@ class TenantStore:
     blobs: Blobs
     idempotency: Idempotency
     hits: Hits
+    timers: Timers
 
 
-class SweepCursor:
-    """The minute that the sweeper looked at last."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What somebody must look at, each with its tenant: ids of executions, and timers as the index knows them."""
 
-    def __init__(self, tables: Tables) -> None:
-        self._rows = tables.notes
-
-    def get(self) -> datetime | None:
-        row = self._row()
-        try:
-            row.refresh(consistent_read=True)
-        except self._rows.DoesNotExist:
-            return None
-        return datetime.fromtimestamp(row.number or 0, UTC)
-
-    def set(self, minute: datetime) -> None:
-        row = self._row()
-        row.number = int(minute.timestamp())
-        row.save()
-
-    def _row(self) -> NoteRow:
-        return self._rows(_SWEEP, 0)
+    executions: list[tuple[str, int]]
+    timers: list[tuple[str, StoredTimer]]
 
 
 class Store:
@@ -78,13 +64,15 @@ class Store:
     def _open(self, tenant: str) -> TenantStore:
         blobs = Blobs(self._bucket, tenant)
         idempotency = Idempotency(self._tables, tenant)
+        activity = Activity(self._tables, blobs, tenant, idempotency, self._cursors)
         return TenantStore(
             tenant=tenant,
             registry=Registry(self._tables, partial(Blobs, self._bucket), tenant, self._committed),
-            activity=Activity(self._tables, blobs, tenant, idempotency, self._cursors),
+            activity=activity,
             blobs=blobs,
             idempotency=idempotency,
             hits=Hits(self._tables, tenant),
+            timers=Timers(self._tables, tenant, activity),
         )
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
@@ -109,6 +97,12 @@ class Store:
         wanted = {partition(tenant, KINDS[type_]): tenant for tenant in tenants}
         found = self._tables.registry.batch_get([(pk, ref) for pk in wanted], consistent_read=True)
         return {wanted[row.pk]: decode(type_, row, Blobs(self._bucket, wanted[row.pk])) for row in found}
+
+    def definitions_named(self, type_: type[D], tenant: str, refs: Sequence[str]) -> dict[str, D]:
+        """The things of one kind that a tenant has under these refs, a hundred in one consistent call."""
+        pk, blobs = partition(tenant, KINDS[type_]), Blobs(self._bucket, tenant)
+        found = self._tables.registry.batch_get([(pk, ref) for ref in refs], consistent_read=True)
+        return {row.sk: decode(type_, row, blobs) for row in found}
 
     def webhook_target(self, key: str) -> tuple[str, str] | None:
         """Tenant and trigger ref that a webhook key was given out for."""
@@ -138,14 +132,19 @@ class Store:
             return None
         return row.body
 
-    # For the sweeper
+    # For the tick
 
-    def due(self, minute: datetime) -> Iterator[tuple[str, int]]:
-        """Tenant and id of every execution that is to be looked at in ``minute``."""
-        for bucket in rows.due_buckets(minute):
-            for row in self._tables.executions.by_due.query(bucket):
-                yield row.pk.partition(SEPARATOR)[0], row.id
-
-    def sweep_cursor(self) -> SweepCursor:
-        """How far the sweeper has come."""
-        return SweepCursor(self._tables)
+    def due(self, now: datetime, limit: int = 20_000) -> Due:
+        """What was to be looked at by ``now``, the earliest first, at most about ``limit`` rows. As many calls as there
+        are shards, however long the platform was down."""
+        found = Due([], [])
+        index = self._tables.timers.by_due
+        for shard in range(rows.DUE_SHARDS):
+            until = self._tables.timers.due_at <= rows.micros(now)
+            for row in index.query(rows.due_shard(shard), until, limit=limit // rows.DUE_SHARDS):
+                tenant = row.pk.partition(SEPARATOR)[0]
+                if row.timer is None:
+                    found.executions.append((tenant, row.id))
+                else:
+                    found.timers.append((tenant, stored_timer(row)))
+        return found

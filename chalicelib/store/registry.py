@@ -35,6 +35,7 @@ from chalicelib.domain.entities import (
 )
 from chalicelib.store.blobs import Blobs
 from chalicelib.store.models import RegistryRow, Tables, partition
+from chalicelib.store.timers import Arm, Disarm, arming, timer_row
 
 D = TypeVar("D", bound=Definition)
 
@@ -189,7 +190,7 @@ class Registry:
         """The keys of one owner: a pack's, action's or sensor's ref, an identity's id, None for the system."""
         return self.keys.group(_owner_group(owner_type, owner))
 
-    def commit(self, *changes: Put | Delete) -> None:
+    def commit(self, *changes: Put | Delete | Arm | Disarm) -> None:
         """Make the changes: all or none for up to 99 rows, in order and batch by batch beyond (a trigger with a webhook
         key is two rows). Raises :class:`Conflict`."""
         try:
@@ -198,9 +199,12 @@ class Registry:
         finally:
             self._committed(self.tenant)
 
-    def _operations(self, changes: Iterable[Put | Delete]) -> Iterator["_Operation"]:
+    def _operations(self, changes: Iterable[Put | Delete | Arm | Disarm]) -> Iterator["_Operation"]:
         for change in changes:
-            if isinstance(change, Put):
+            if isinstance(change, Arm | Disarm):
+                row, actions = arming(self._tables, self.tenant, change)
+                yield _Operation(f"timer {change.rule_ref}", row, actions=actions)
+            elif isinstance(change, Put):
                 yield self._saved(change)
                 if isinstance(change.entity, Trigger):
                     yield from self._pointers(change.entity.ref, change.entity.webhook_key, new=change.new)
@@ -208,6 +212,9 @@ class Registry:
                 yield _Operation(f"{change.kind} {change.ref}", self._row(change.kind, change.ref), deleted=True)
                 if change.kind == "trigger":
                     yield from self._pointers(change.ref, None, new=False)
+                elif change.kind == "rule":
+                    timer = timer_row(self._tables, self.tenant, change.ref)
+                    yield _Operation(f"timer {change.ref}", timer, deleted=True)
 
     def _saved(self, change: Put) -> "_Operation":
         entity = change.entity
@@ -238,7 +245,8 @@ class Registry:
 
     def _write(self, batch: Sequence["_Operation"]) -> None:
         deletes = [each for each in batch if each.deleted]
-        puts = [each for each in batch if not each.deleted]
+        puts = [each for each in batch if not each.deleted and each.actions is None]
+        updates = [each for each in batch if each.actions is not None]
         for left in reversed(range(_TRIES)):
             try:
                 with TransactWrite(connection=self._tables.connection) as transaction:
@@ -246,6 +254,8 @@ class Registry:
                         transaction.delete(operation.row)
                     for operation in puts:
                         transaction.save(operation.row, condition=self._condition(operation))
+                    for operation in updates:
+                        transaction.update(operation.row, actions=operation.actions or [])
                     transaction.update(self._row("registry", "version"), actions=[self._tables.registry.version.add(1)])
             except TransactWriteError as error:
                 codes = [reason.code if reason else None for reason in error.cancellation_reasons]
@@ -271,13 +281,14 @@ class Registry:
 
 @dataclass(frozen=True, slots=True)
 class _Operation:
-    """One row of a transaction: ``new`` or a ``revision`` is its condition."""
+    """One row of a transaction: ``new`` or a ``revision`` is its condition. With ``actions`` it is an update."""
 
     what: str
-    row: RegistryRow
+    row: Any
     deleted: bool = False
     new: bool = False
     revision: int | None = None
+    actions: list[Any] | None = None
 
 
 def decode(type_: type[D], row: RegistryRow, blobs: Blobs) -> D:
@@ -317,7 +328,7 @@ def _batches(operations: Iterable[_Operation]) -> Iterator[list[_Operation]]:
     batch: list[_Operation] = []
     room = _ATOMIC_BYTES
     for operation in operations:
-        size = len(operation.row.body or "") * 2 + 500  # with its copy in the index
+        size = len(getattr(operation.row, "body", None) or "") * 2 + 500  # with its copy in the index
         if batch and (len(batch) == _ATOMIC or size > room):
             yield batch
             batch, room = [], _ATOMIC_BYTES

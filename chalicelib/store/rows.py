@@ -24,7 +24,7 @@ ENFORCEMENT: Final = "enforcement"
 EXECUTION: Final = "execution"
 
 INLINE_BYTES: Final = 100_000  # bigger values live in S3 (design §2.8)
-DUE_SHARDS: Final = 4  # parts of a minute's bucket, so that a burst does not meet at one index key
+DUE_SHARDS: Final = 4  # parts of what is due, so that a burst does not meet at one index key
 DUE_AFTER: Final = timedelta(minutes=15)  # when the sweeper first looks at a row that has not ended
 
 BLOB_MARK: Final = "$attune_blob"  # in lists, {BLOB_MARK: name} stands for a value that lives in S3
@@ -62,14 +62,9 @@ def moment(micros_: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros_)
 
 
-def due_bucket(at: datetime, id_: int) -> str:
-    """The bucket of ``at``'s minute that the row ``id_`` belongs in."""
-    return f"due#{at:%Y-%m-%dT%H:%M}#{id_ % DUE_SHARDS}"
-
-
-def due_buckets(minute: datetime) -> list[str]:
-    """All buckets of a minute."""
-    return [due_bucket(minute, shard) for shard in range(DUE_SHARDS)]
+def due_shard(id_: int) -> str:
+    """The part of what is due that the row ``id_`` belongs in; within it, rows stand in the order of their times."""
+    return f"due#{id_ % DUE_SHARDS}"
 
 
 def state_of(tenant: str, status: str) -> str | None:
@@ -201,7 +196,8 @@ def execution_row(tables: Tables, tenant: str, execution: Execution, key: str, s
         parent=None if execution.parent is None else partition(tenant, EXECUTION, execution.parent),
         state=state_of(tenant, execution.status),
         # From the id's time and not from a clock, so that a repeated write is the same write.
-        due=None if ended else due_bucket(moment(milliseconds_of(execution.id) * 1000) + DUE_AFTER, execution.id),
+        due=None if ended else due_shard(execution.id),
+        due_at=None if ended else micros(moment(milliseconds_of(execution.id) * 1000) + DUE_AFTER),
     )
 
 

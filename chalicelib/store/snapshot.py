@@ -5,7 +5,7 @@ hand says which version its sender saw a moment ago. Things are read when first 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from chalicelib.domain.entities import (
@@ -104,6 +104,17 @@ class Snapshot:
             action_ref,
             lambda: [*self._registry.keys_of("pack", pack_ref), *self._registry.keys_of("action", action_ref)],
         )
+
+    def rules_named(self, refs: Sequence[str]) -> dict[str, Rule]:
+        """Those of the tenant's rules that there are, by ref; a hundred unread ones in one call."""
+        things = self._own.things
+        unread = [ref for ref in dict.fromkeys(refs) if (Rule, ref) not in things]
+        if unread:
+            found = self._store.definitions_named(Rule, self.tenant, unread)
+            for ref in unread:
+                things[Rule, ref] = found.get(ref)
+        rules = {ref: things[Rule, ref] for ref in refs}
+        return {ref: rule for ref, rule in rules.items() if isinstance(rule, Rule)}
 
     def memo(self, name: str, builder: Callable[[], T]) -> T:
         """What ``builder`` makes, kept for as long as this snapshot lives."""

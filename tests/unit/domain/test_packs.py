@@ -248,6 +248,7 @@ def test_short_names_in_a_rule_get_the_packs_prefix() -> None:
         "action_params": {},
         "trigger_params": {},
         "permission_set_refs": None,
+        "missed_run_policy": "skip",
         "enabled": False,
     }
 

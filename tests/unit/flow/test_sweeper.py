@@ -11,12 +11,12 @@ from chalicelib.protocol import RunFinished
 def sweep_for(world: World, minutes: int) -> None:
     for _ in range(minutes):
         world.clock.advance(minutes=1)
-        sweep(world.services, world.clock())
+        sweep(world.services, world.services.store.due(world.clock()).executions, world.clock())
 
 
 def test_a_request_whose_message_was_lost_is_made_again(world: World) -> None:
     request_execution(world.services, world.tenant, world.action, parameters={})
-    sweep(world.services, world.clock())
+    sweep(world.services, world.services.store.due(world.clock()).executions, world.clock())
     sent = len(world.requests)
     sweep_for(world, 17)
     assert len(world.requests) == sent + 1
@@ -27,7 +27,7 @@ def test_a_request_whose_message_was_lost_is_made_again(world: World) -> None:
 def test_a_silent_run_is_dispatched_again_and_then_abandoned(world: World) -> None:
     execution = request_execution(world.services, world.tenant, world.action, parameters={}, timeout=60)
     executor.handle(world.services, [world.requests[-1]])
-    sweep(world.services, world.clock())
+    sweep(world.services, world.services.store.due(world.clock()).executions, world.clock())
     sweep_for(world, 17)
     assert world.activity.get_execution(execution.id).status == "requested"
     executor.handle(world.services, [world.requests[-1]])
@@ -38,7 +38,7 @@ def test_a_silent_run_is_dispatched_again_and_then_abandoned(world: World) -> No
 def test_a_long_run_within_its_lease_is_left_alone(world: World) -> None:
     execution = request_execution(world.services, world.tenant, world.action, parameters={}, timeout=3600)
     executor.handle(world.services, [world.requests[-1]])
-    sweep(world.services, world.clock())
+    sweep(world.services, world.services.store.due(world.clock()).executions, world.clock())
     sweep_for(world, 55)
     assert world.activity.get_execution(execution.id).status == "running"
     assert world.activity.get_execution(execution.id).attempt == 1
@@ -50,7 +50,7 @@ def test_what_has_ended_is_not_looked_at(world: World) -> None:
     request_execution(world.services, world.tenant, world.action, parameters={})
     executor.handle(world.services, [world.requests[-1]])
     run = world.runner.runs[-1]
-    sweep(world.services, world.clock())
+    sweep(world.services, world.services.store.due(world.clock()).executions, world.clock())
     finished = RunFinished(tenant=run.tenant, execution=run.execution, attempt=1, token=run.token, status="completed")
     conductor.finish(world.services, finished)
     sent = len(world.requests)
@@ -60,8 +60,8 @@ def test_what_has_ended_is_not_looked_at(world: World) -> None:
 
 def test_an_outage_leaves_no_bucket_unread(world: World) -> None:
     request_execution(world.services, world.tenant, world.action, parameters={})
-    sweep(world.services, world.clock())
+    sweep(world.services, world.services.store.due(world.clock()).executions, world.clock())
     sent = len(world.requests)
     world.clock.advance(hours=1)
-    sweep(world.services, world.clock())
+    sweep(world.services, world.services.store.due(world.clock()).executions, world.clock())
     assert len(world.requests) == sent + 1

@@ -311,25 +311,20 @@ class TestSweeping:
     def test_open_rows_are_due_in_a_quarter_of_an_hour(self, activity: Activity, store: Store) -> None:
         executions = [activity.create_execution(an_execution()) for _ in range(9)]
         finished(activity, running(activity).id)
-        assert sorted(store.due(NOW + timedelta(minutes=15))) == [("acme", each.id) for each in executions]
-        assert list(store.due(NOW + timedelta(minutes=14))) == []
+        assert sorted(store.due(NOW + timedelta(minutes=15)).executions) == [("acme", each.id) for each in executions]
+        assert store.due(NOW + timedelta(minutes=14)).executions == []
 
     def test_looking_again_later(self, activity: Activity, store: Store) -> None:
         execution = activity.create_execution(an_execution())
         activity.look_again(execution.id, NOW + timedelta(hours=2))
-        assert list(store.due(NOW + timedelta(minutes=15))) == []
-        assert list(store.due(NOW + timedelta(hours=2))) == [("acme", execution.id)]
+        assert store.due(NOW + timedelta(minutes=15)).executions == []
+        assert store.due(NOW + timedelta(hours=2)).executions == [("acme", execution.id)]
 
     def test_what_ended_is_not_looked_at_again(self, activity: Activity, store: Store) -> None:
         execution = running(activity)
         finished(activity, execution.id)
         activity.look_again(execution.id, NOW + timedelta(hours=2))
-        assert list(store.due(NOW + timedelta(hours=2))) == []
-
-    def test_the_cursor_keeps_the_minute(self, store: Store) -> None:
-        assert store.sweep_cursor().get() is None
-        store.sweep_cursor().set(NOW.replace(second=0, microsecond=0))
-        assert store.sweep_cursor().get() == NOW.replace(second=0, microsecond=0)
+        assert store.due(NOW + timedelta(hours=2)).executions == []
 
 
 def test_the_write_budget_of_a_webhooks_execution(activity: Activity, calls: Calls) -> None:
