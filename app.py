@@ -9,9 +9,9 @@ import msgspec
 from chalice import Chalice
 
 from chalicelib.api import adapter
-from chalicelib.flow import conductor, executor, rules, tick
+from chalicelib.flow import conductor, executor, happenings, tick
 from chalicelib.flow.batches import partial_response
-from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested
+from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, TimersDue
 from chalicelib.services import services
 
 app = Chalice(app_name="attune")
@@ -19,7 +19,7 @@ adapter.register(app)
 
 _BATCH = 10
 
-_decode_accepted = msgspec.json.Decoder(EventAccepted).decode
+_decode_accepted = msgspec.json.Decoder(EventAccepted | TimersDue).decode
 _decode_requested = msgspec.json.Decoder(ExecutionRequested | EnvironmentRequested).decode
 
 
@@ -29,7 +29,7 @@ def _ids(event: Any) -> list[str]:
 
 @app.on_sqs_message(queue="attune-events", batch_size=_BATCH, name="rules")
 def on_events(event: Any) -> dict[str, Any]:
-    failed = rules.handle(services(), [_decode_accepted(record.body) for record in event])
+    failed = happenings.handle(services(), [_decode_accepted(record.body) for record in event])
     return partial_response(_ids(event), failed)
 
 
