@@ -63,9 +63,10 @@ def install_python(task: Task) -> int:
     for way in ways:
         code = _run([*command, *way, "-r", task.manifest], quiet=way is not ways[-1])
         if code == 0:
-            # Unchecked: where it is unpacked nothing can be compiled again, and times are not kept.
-            compiling = ["-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash", target]
-            _run([sys.executable, "-I", *compiling], quiet=True)
+            # Unchecked: where it is unpacked nothing can be compiled again, and times are not kept. The paths of this
+            # folder stay out of it; whoever imports a module puts in its own.
+            compiling = ["-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash", "-s", target, "-p", "."]
+            _run([sys.executable, "-I", *compiling, target], quiet=True)
             break
     return code
 
