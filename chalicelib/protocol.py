@@ -72,6 +72,15 @@ class EnvironmentRequested(msgspec.Struct, kw_only=True, frozen=True, tag_field=
     ref: str
 
 
+class SensorDue(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="sensor"):
+    """API, tick, conductor → executor: the sensor's poll number ``turn`` is due."""
+
+    tenant: str
+    ref: str
+    id: int
+    turn: int
+
+
 class Pack(msgspec.Struct, kw_only=True, frozen=True):
     """Where the runner finds the files of a pack, or an environment: a tar.gz, cached by its SHA-256."""
 
@@ -144,6 +153,32 @@ class RunFinished(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", t
     duration_ms: int = 0
     log_parts: dict[str, int] = {}  # uploaded per stream; none for a run whose result shows all of its output
     printed: str | None = None  # standard output that the result has only as `data`, unless it is that as JSON's text
+
+
+class Poll(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="poll"):
+    """Executor → runner: let a sensor look once. In ``run``, ``execution`` is the sensor's id, ``attempt`` the turn,
+    ``action_ref`` the sensor's ref, and ``parameters`` the document that it gets (``docs/sensors.md``)."""
+
+    run: Run
+
+
+class SensorPolled(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="polled"):
+    """Runner → conductor. Without ``error`` the poll counts as a whole: its events, its state. ``state`` None: as it
+    was."""
+
+    tenant: str
+    ref: str
+    id: int
+    turn: int
+    token: str
+    error: str | None = None
+    exit_code: int | None = None
+    events: list[Json] = []
+    state: dict[str, Json] | None = None
+    next_poll: float | None = None  # seconds from now, when the sensor says so
+    stdout: str = ""  # what it printed besides reports
+    stderr: str = ""
+    duration_ms: int = 0
 
 
 class Upload(msgspec.Struct, kw_only=True, frozen=True):

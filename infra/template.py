@@ -70,7 +70,9 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     API: Function(512, API_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
     "rules": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send executions")),
     "executor": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send executions", "run")),
-    "conductor": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send executions")),
+    "conductor": Function(
+        512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")
+    ),
     "tick": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
 }
 

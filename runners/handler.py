@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chalicelib.protocol import Build, EnvironmentBuilt, Run, RunFinished
+from chalicelib.protocol import Build, EnvironmentBuilt, Poll, Run, RunFinished, SensorPolled
 from runners import kernel, results
 from runners.sandbox import TERMINATION_GRACE, Ended, Sandbox
 
@@ -99,6 +99,27 @@ class Runner:
         _log.info("build", extra={"fields": fields | numbers})
         return report
 
+    def poll(self, order: Poll, *, seconds_left: float | None = None) -> SensorPolled:
+        """Let a sensor look once. ``seconds_left`` and what is raised: as for :meth:`carry_out`."""
+        from runners import sensing
+
+        run = order.run
+        redactor = Redactor([*run.secrets, run.token, run.environment.get("ATTUNE_API_TOKEN", "")])
+        folder, libraries = self._files(run)
+        try:
+            job, stdin = job_for(
+                run, folder, group=self._packs.group(run.tenant), memory=self._memory, libraries=libraries
+            )
+        except (NoSuchFileError, RuntimeMissingError) as error:
+            return sensing.could_not_start(order, str(error))
+        job = sensing.adapted(job, [each for each in (folder, libraries) if each is not None])
+        ended = self._sandbox.run(job, stdin, timeout=_affordable(run.timeout, seconds_left))
+        report = sensing.report_of(order, ended, redactor)
+        fields = {"tenant": run.tenant, "sensor": run.action_ref, "turn": run.attempt, "ok": report.error is None}
+        numbers = {"events": len(report.events), "duration_ms": report.duration_ms}
+        _log.info("poll", extra={"fields": fields | numbers})
+        return report
+
     def _outcome(self, run: Run, timeout: float) -> Outcome:
         redactor = Redactor([*run.secrets, run.token, run.environment.get("ATTUNE_API_TOKEN", "")])
         if run.runner == "http":
@@ -170,10 +191,12 @@ def _followed(run: Run, start: Callable[[Capture, Capture], Ended], timeout: flo
 
 def handle(event: Json, context: Any) -> None:
     """Lambda's entry point; ``event`` is a :class:`~chalicelib.protocol.Run` or ``Build`` as JSON."""
-    work = msgspec.convert(event, Run | Build)
+    work = msgspec.convert(event, Run | Build | Poll)
     seconds_left = None if context is None else context.get_remaining_time_in_millis() / 1000
     if isinstance(work, Build):
         results.send(_runner.build(work, seconds_left=seconds_left))
+    elif isinstance(work, Poll):
+        results.send(_runner.poll(work, seconds_left=seconds_left))
     else:
         results.send(_runner.carry_out(work, seconds_left=seconds_left))
 

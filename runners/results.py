@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
-from chalicelib.protocol import EnvironmentBuilt, RunFinished
+from chalicelib.protocol import EnvironmentBuilt, RunFinished, SensorPolled
 
 MAX_MESSAGE: Final = 1_000_000  # bytes; SQS takes 1 MiB with attributes
 
 _encode = msgspec.json.Encoder().encode
 
 
-def encoded(finished: RunFinished | EnvironmentBuilt) -> str:
+def encoded(finished: RunFinished | EnvironmentBuilt | SensorPolled) -> str:
     """The message. A result that does not fit becomes a failure that says so."""
     body = _encode(finished)
     if len(body) > MAX_MESSAGE and isinstance(finished, RunFinished):
@@ -30,7 +30,7 @@ def encoded(finished: RunFinished | EnvironmentBuilt) -> str:
     return body.decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
-def send(finished: RunFinished | EnvironmentBuilt) -> None:
+def send(finished: RunFinished | EnvironmentBuilt | SensorPolled) -> None:
     """Report to the conductor. Raises botocore's errors after its retries: Lambda then reports the run as lost."""
     with _one_at_a_time:
         client = _sqs()

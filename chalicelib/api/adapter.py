@@ -33,6 +33,8 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     rule_trial,
     rules,
     runtimes,
+    sensor_tokens,
+    sensors,
     triggers,
     webhooks,
 )
@@ -53,6 +55,7 @@ from chalicelib.domain.expressions import ExpressionError
 from chalicelib.domain.permissions import Access
 from chalicelib.domain.refs import RefError
 from chalicelib.domain.schemas import SchemaError
+from chalicelib.flow.intake import PayloadRefusedError
 from chalicelib.log import logger
 from chalicelib.security.tokens import Principal
 from chalicelib.services import Services
@@ -221,6 +224,8 @@ def _refusal(error: Exception) -> ApiError:
         return error
     if isinstance(error, StoreConflict):
         return Conflict(str(error))
+    if isinstance(error, PayloadRefusedError):
+        return Unprocessable(str(error), details={"path": "payload", "violations": error.violations})
     if isinstance(error, (RefError, SchemaError, CriteriaError, ExpressionError)):
         return Unprocessable(str(error))
     return ApiError("Internal server error")

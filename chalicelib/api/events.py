@@ -2,7 +2,7 @@
 
 import time
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from chalicelib.api.components import is_hidden
 from chalicelib.api.errors import Forbidden, NotFound, ValidationFailed
@@ -11,9 +11,10 @@ from chalicelib.api.idempotency import key_of
 from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
 from chalicelib.api.row_access import row_filter
 from chalicelib.api.views import Data, Page
-from chalicelib.domain.entities import Event, Rule, Trigger
+from chalicelib.domain.entities import Event, Rule, Sensor, Trigger
 from chalicelib.domain.ids import MAX_ID, time_of
-from chalicelib.flow.intake import accept_event
+from chalicelib.domain.permissions import Context
+from chalicelib.flow.intake import PayloadRefusedError, accept_event
 from chalicelib.store import listing
 
 # An event's id is told as soon as its message is durable; its row follows within a fraction of a second.
@@ -64,22 +65,23 @@ def get_event(call: Call, event_id: int) -> Data[EventResponse]:
     errors=(404,),
 )
 def create_event(call: Call) -> Data[EventResponse]:
-    """Report that something happened: for sensors, executions and workers, not for people (403). An ``Idempotency-Key``
-    that was used within a day gives the first event again."""
+    """Report that something happened: for sensors, executions and workers, and for whoever has events:create. An
+    ``Idempotency-Key`` that was used within a day gives the first event again. A payload that breaks the trigger's
+    ``out_schema`` is refused (422), and counted."""
     body: CreateEventRequest = call.body
-    if call.principal.token_type == "access":  # noqa: S105
-        raise Forbidden("Events are created by sensors, executions and workers; an access token may not")
+    if call.principal.token_type == "access" and not call.allows("events", "create"):  # noqa: S105
+        raise Forbidden("Events are created by sensors, executions and workers; this takes events:create")
     trigger = _trigger(call, body.trigger_ref or body.trigger_type)
-    sensor = call.registry.sensors.find(call.principal.login) if call.principal.token_type == "sensor" else None  # noqa: S105
-    event = accept_event(
-        call.services,
-        call.tenant,
+    sensor = _sensor(call)
+    event = _counted(
+        call,
+        sensor,
         trigger,
         payload=body.payload,
         rule=_rule(call, trigger, body.trigger_instance_id),
         config=body.config,
         source=sensor.id if sensor else None,
-        source_ref=sensor.ref if sensor else None,
+        source_ref=call.principal.login if call.principal.token_type == "sensor" else None,  # noqa: S105
         idempotency_key=key_of(call),
     )
     return Data(EventResponse.of(event), "Event created successfully")
@@ -96,7 +98,35 @@ def _trigger(call: Call, ref: str | None) -> Trigger:
     served = (call.principal.metadata or {}).get("trigger_types")
     if call.principal.token_type == "sensor" and served is not None and ref not in served:  # noqa: S105
         raise Forbidden(f"This sensor's token is not for trigger '{ref}'")
+    if call.principal.token_type == "access":  # noqa: S105
+        pack_ref = trigger.pack_ref
+        call.require("events", "create", Context(pack_ref=pack_ref, ref=trigger.ref, id=trigger.id))
     return trigger
+
+
+def _sensor(call: Call) -> Sensor | None:
+    """The sensor that reports; None for one that the platform does not know, and for other callers. Raises Forbidden
+    for one that is disabled."""
+    if call.principal.token_type != "sensor":  # noqa: S105
+        return None
+    sensor = call.snapshot.sensor(call.principal.login)
+    if sensor is not None and not sensor.enabled:
+        raise Forbidden(f"Sensor '{sensor.ref}' is disabled")
+    return sensor
+
+
+def _counted(call: Call, sensor: Sensor | None, trigger: Trigger, **report: Any) -> Event:
+    """The event, taken in; what a sensor of ours reports shows in its status."""
+    polls = call.services.store.tenant(call.tenant).polls
+    try:
+        event = accept_event(call.services, call.tenant, trigger, **report)
+    except PayloadRefusedError:
+        if sensor is not None:
+            polls.count(sensor.id, refused=1)
+        raise
+    if sensor is not None:
+        polls.count(sensor.id, events=1)
+    return event
 
 
 def _rule(call: Call, trigger: Trigger, instance: str | None) -> Rule | None:

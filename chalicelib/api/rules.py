@@ -27,7 +27,7 @@ from chalicelib.domain.criteria import compile_criteria
 from chalicelib.domain.entities import Action, Rule, Trigger
 from chalicelib.domain.parameters import validate_templated
 from chalicelib.domain.schedules import ScheduleError
-from chalicelib.flow import timers
+from chalicelib.flow import sensors, timers
 from chalicelib.store.registry import Delete, Put
 
 _CHANGEABLE: Final = (
@@ -110,9 +110,12 @@ def list_action_rules(call: Call, action_ref: str) -> Page[RuleSummary]:
     errors=(404,),
 )
 def list_trigger_rules(call: Call, trigger_ref: str) -> Page[RuleSummary]:
-    """The rules on a trigger."""
+    """The rules on a trigger; all of them for a sensor that serves it (semantics §2.13)."""
     _trigger(call, trigger_ref)
-    return _page(call, call.registry.rules_by_trigger(trigger_ref))
+    rules = call.registry.rules_by_trigger(trigger_ref)
+    if trigger_ref in call.principal.served_triggers:
+        return Page.slice_of(rules, call.query.paging, RuleSummary.of)
+    return _page(call, rules)
 
 
 @ROUTES.post(
@@ -151,6 +154,7 @@ def create_rule(call: Call) -> Data[RuleResponse]:
     call.require("rules", "create", call.context_of(rule))
     rule = _checked(call, rule)
     timers.commit(call.services, call.tenant, Put(rule, new=True))
+    sensors.arm_for_rule(call.services, call.tenant, rule)
     return Data(response_of(call, rule), "Rule created successfully")
 
 
@@ -193,6 +197,7 @@ def update_rule(call: Call, ref: str) -> Data[RuleResponse]:
     if any(getattr(rule, name) != getattr(current, name) for name in _DECISIVE):
         rule = _checked(call, msgspec.structs.replace(rule, owner_identity=call.principal.identity_id))
     timers.commit(call.services, call.tenant, Put(rule))
+    sensors.arm_for_rule(call.services, call.tenant, rule)
     return Data(response_of(call, rule), "Rule updated successfully")
 
 
@@ -308,4 +313,5 @@ def _switch(call: Call, ref: str, *, enabled: bool) -> Data[RuleResponse]:
     if current.enabled != enabled:
         rule = msgspec.structs.replace(current, enabled=enabled, updated=call.now)
         timers.commit(call.services, call.tenant, Put(rule))
+        sensors.arm_for_rule(call.services, call.tenant, rule)
     return Data(response_of(call, rule), f"Rule {'enabled' if enabled else 'disabled'} successfully")

@@ -54,8 +54,16 @@ class TriggerSummary(_TriggerView, kw_only=True, frozen=True):
     """A trigger in a list."""
 
 
+class RefusedPayloads(View, kw_only=True, frozen=True):
+    """Events of a trigger that broke its ``out_schema`` and were refused."""
+
+    count: int
+    last_at: datetime | None
+    last_reason: str | None
+
+
 class TriggerResponse(_TriggerView, kw_only=True, frozen=True):
-    """A trigger in full."""
+    """A trigger in full. ``refused_payloads`` is ours, and there once something was refused."""
 
     pack: int | None
     param_schema: Json
@@ -64,6 +72,11 @@ class TriggerResponse(_TriggerView, kw_only=True, frozen=True):
     is_adhoc: bool
     sensor: Omittable[int] = UNSET
     sensor_ref: Omittable[str] = UNSET
+    refused_payloads: Omittable[RefusedPayloads] = UNSET
+
+    @classmethod
+    def of(cls, entity: Any, **computed: Any) -> Self:
+        return super().of(entity, **{"refused_payloads": None, **computed})
 
 
 class TriggerQuery(PageQuery, kw_only=True, frozen=True):

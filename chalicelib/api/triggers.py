@@ -8,6 +8,7 @@ from chalicelib.api.components import containing, pack_for_new, visible_pack
 from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
 from chalicelib.api.trigger_views import (
     CreateTriggerRequest,
+    RefusedPayloads,
     TriggerQuery,
     TriggerResponse,
     TriggerSummary,
@@ -84,7 +85,9 @@ def create_trigger(call: Call) -> Data[TriggerResponse]:
 @ROUTES.get("/api/v1/triggers/{ref}", needs=SIGNED_IN, returns=Data[TriggerResponse], tag="triggers", errors=(404,))
 def get_trigger(call: Call, ref: str) -> Data[TriggerResponse]:
     """One trigger."""
-    return Data(TriggerResponse.of(call.to_read("triggers", "Trigger", ref, call.registry.triggers.find(ref))))
+    trigger = call.to_read("triggers", "Trigger", ref, call.registry.triggers.find(ref))
+    refused = call.services.store.tenant(call.tenant).refusals.of(ref) if trigger.out_schema else None
+    return Data(TriggerResponse.of(trigger, refused_payloads=msgspec.convert(refused, RefusedPayloads | None)))
 
 
 @ROUTES.put(

@@ -162,7 +162,9 @@ class Sensor(Definition, kw_only=True, frozen=True):
     log_retention_policy: RetentionPolicy | None = None
     log_retention_limit: int | None = None
     is_adhoc: bool = False
-    content: str | None = None
+    poll_interval: float | None = None  # seconds; None: `domain.sensors.DEFAULT_INTERVAL`
+    content: str | None = None  # as of an action
+    manifest: str | None = None  # as of an action
 
 
 class Rule(Definition, kw_only=True, frozen=True):

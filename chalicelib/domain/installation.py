@@ -156,7 +156,7 @@ class _Builder:
             raise _UnfitError(f"runtime '{ref}' does not exist", "$.runner_type")
         content = None if ref in WITHOUT_FILE else self._pack.content
         links: dict[str, Json] = {"runtime": runtime.id, "content": content}
-        if component.type is Action:
+        if component.type in (Action, Sensor):
             needs = dependencies.RUNTIMES.get(ref)
             links["manifest"] = self._pack.manifests.get(needs) if needs else None
         return links

@@ -31,6 +31,7 @@ from chalicelib.domain.entities import (
 )
 from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.schemas import SchemaError
+from chalicelib.domain.sensors import PollInterval
 from chalicelib.protocol import Container
 
 ComponentType: TypeAlias = (
@@ -247,6 +248,7 @@ class _SensorFile(_Placed, kw_only=True):
     trigger_types: list[str] | str | None = None
     trigger_type: str | None = None
     config: Json = None
+    poll_interval: PollInterval | None = None
 
 
 F = TypeVar("F", bound=_File)
@@ -424,6 +426,7 @@ class _Reader:
             "trigger_refs": [self._any_ref(name, "trigger_types") for name in names],
             "param_schema": _checked_schema("parameters", given.parameters),
             "config": given.config,
+            "poll_interval": given.poll_interval,
             **_placement(given),
             **_switch(given.enabled),
         }

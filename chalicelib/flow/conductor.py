@@ -13,12 +13,12 @@ import msgspec
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, LOST, RUNNING, lost_again
-from chalicelib.flow import environments
+from chalicelib.flow import environments, sensors
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.rules import request_for
 from chalicelib.flow.tokens import token_hash
 from chalicelib.log import logger
-from chalicelib.protocol import Build, EnvironmentBuilt, Run, RunFinished
+from chalicelib.protocol import Build, EnvironmentBuilt, Poll, Run, RunFinished, SensorPolled
 from chalicelib.services import Services
 
 THROTTLED_DELAY: Final = 1  # seconds before a run that Lambda had no room for is tried again
@@ -30,7 +30,7 @@ _NEVER_BEGAN: Final = "EventAgeExceeded"  # Lambda found no room for it in Maxim
 class _Failure(msgspec.Struct, kw_only=True, frozen=True):
     """The part we read of Lambda's asynchronous invocation record (AWS: "Capturing records of invocations")."""
 
-    requestPayload: Run | Build  # noqa: N815  # AWS's spelling
+    requestPayload: Run | Build | Poll  # noqa: N815  # AWS's spelling
     requestContext: Mapping[str, Any] = {}  # noqa: N815
     responsePayload: Any = None  # noqa: N815
 
@@ -42,7 +42,7 @@ class _Failure(msgspec.Struct, kw_only=True, frozen=True):
         return self.requestContext.get("condition") == _NEVER_BEGAN or refusal in _THROTTLES
 
 
-_decode_report = msgspec.json.Decoder(RunFinished | EnvironmentBuilt).decode
+_decode_report = msgspec.json.Decoder(RunFinished | EnvironmentBuilt | SensorPolled).decode
 _decode_failure = msgspec.json.Decoder(_Failure).decode
 
 
@@ -60,11 +60,16 @@ def _take_in(services: Services, body: str) -> None:
     else:
         if isinstance(report, EnvironmentBuilt):
             environments.take_in(services, report)
+        elif isinstance(report, SensorPolled):
+            sensors.take_in(services, report)
         else:
             finish(services, report)
 
 
-def _take_back(services: Services, work: Run | Build, *, throttled: bool) -> None:
+def _take_back(services: Services, work: Run | Build | Poll, *, throttled: bool) -> None:
+    if isinstance(work, Poll):
+        sensors.take_back(services, work, throttled=throttled)
+        return
     if isinstance(work, Build):
         if throttled:
             environments.postpone(services, work, delay=THROTTLED_DELAY)

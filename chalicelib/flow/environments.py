@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from chalicelib.domain.dependencies import FILES, RUNTIMES, environment_ref
-from chalicelib.domain.entities import SYSTEM_TENANT, Action, Environment, LibraryRuntime, Pack
+from chalicelib.domain.entities import SYSTEM_TENANT, Action, Environment, LibraryRuntime, Pack, Sensor
 from chalicelib.domain.executions import MAX_ATTEMPTS
 from chalicelib.flow.queues import MAX_DELAY
 from chalicelib.flow.tokens import token_hash
@@ -90,7 +90,7 @@ def request(services: Services, tenant: str, refs: Iterable[str], *, delay: int 
         services.queues.environment_requested(EnvironmentRequested(tenant=tenant, ref=ref), delay=delay)
 
 
-def libraries_for(services: Services, snapshot: Snapshot, action: Action) -> Archive | None:
+def libraries_for(services: Services, snapshot: Snapshot, action: Action | Sensor) -> Archive | None:
     """The environment that ``action`` runs with; None if its pack asks for none.
 
     Raises :class:`EnvironmentPendingError` and :class:`EnvironmentFailedError`. One that nobody has asked for yet,
@@ -99,7 +99,7 @@ def libraries_for(services: Services, snapshot: Snapshot, action: Action) -> Arc
     runtime = RUNTIMES.get(action.runtime_ref or "")
     if action.manifest is None or runtime is None:
         return None
-    pack = snapshot.pack(action.pack_ref)
+    pack = snapshot.pack(action.pack_ref or "")
     standard = pack is not None and pack.is_standard
     owner = SYSTEM_TENANT if standard else snapshot.tenant
     environment = snapshot.environment(ref_for(runtime, action.manifest), standard=standard)
@@ -190,9 +190,9 @@ def postpone(services: Services, build: Build, *, delay: int) -> None:
         request(services, build.tenant, [build.environment], delay=delay)
 
 
-def _ask(services: Services, owner: str, runtime: LibraryRuntime, action: Action) -> Environment:
+def _ask(services: Services, owner: str, runtime: LibraryRuntime, action: Action | Sensor) -> Environment:
     registry = services.store.tenant(owner).registry
-    new = _new(services, runtime, action.manifest or "", action.pack_ref, action.content or "")
+    new = _new(services, runtime, action.manifest or "", action.pack_ref or "", action.content or "")
     try:
         registry.commit(Put(new, new=True))
     except Conflict:

@@ -4,10 +4,11 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from chalicelib.domain.entities import SYSTEM_TENANT, Action, Execution, Json
+from chalicelib.domain.entities import Action, Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
 from chalicelib.domain.parameters import secret_names
-from chalicelib.flow import containers, environments
+from chalicelib.flow import containers, environments, sensors
+from chalicelib.flow.archives import archive_of
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.environments import EnvironmentFailedError, EnvironmentPendingError
 from chalicelib.flow.invoker import RunTooLargeError
@@ -15,7 +16,7 @@ from chalicelib.flow.logs import upload_form
 from chalicelib.flow.rules import seen_by_sender
 from chalicelib.flow.secrets import UnknownKeyError, reveal
 from chalicelib.flow.tokens import token_hash
-from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run
+from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run, SensorDue
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
 
@@ -31,14 +32,16 @@ RUNNERS: Final = {
 }
 
 
-def handle(services: Services, messages: Sequence[ExecutionRequested | EnvironmentRequested]) -> list[int]:
+def handle(services: Services, messages: Sequence[ExecutionRequested | EnvironmentRequested | SensorDue]) -> list[int]:
     """Start a batch of what is requested. Returns the positions of the messages to deliver again."""
     return one_by_one(range(len(messages)), lambda position: _take(services, messages[position]))
 
 
-def _take(services: Services, message: ExecutionRequested | EnvironmentRequested) -> None:
+def _take(services: Services, message: ExecutionRequested | EnvironmentRequested | SensorDue) -> None:
     if isinstance(message, EnvironmentRequested):
         environments.start(services, message)
+    elif isinstance(message, SensorDue):
+        sensors.start(services, message)
     else:
         _start(services, message)
 
@@ -118,7 +121,7 @@ def _run(
         output_format=action.output_format,
         environment=_environment(services, snapshot, tenant, execution, action),
         timeout=execution.timeout or DEFAULT_TIMEOUT,
-        pack=_pack_files(services, snapshot, tenant, action),
+        pack=archive_of(services, snapshot, action),
         libraries=libraries,
         logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution),
     )
@@ -154,15 +157,6 @@ def _environment(
             now=services.clock(),
         )
     return environment
-
-
-def _pack_files(services: Services, snapshot: Snapshot, tenant: str, action: Action) -> Pack | None:
-    if action.content is None:
-        return None
-    pack = snapshot.pack(action.pack_ref)
-    owner = SYSTEM_TENANT if pack is not None and pack.is_standard else tenant
-    url = services.store.tenant(owner).blobs.presigned_get(f"packs/{action.content}.tar.gz")
-    return Pack(ref=action.pack_ref, content=action.content, url=url)
 
 
 def _strings_under(parameters: dict[str, Json], names: frozenset[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chalicelib.domain import executions
+from chalicelib.domain import executions, ids, parameters
 from chalicelib.domain.entities import Action, Event, Execution, Json, Key, Rule, Trigger
 from chalicelib.domain.templates import pointer_to
 from chalicelib.flow.rules import request_for
@@ -15,6 +15,25 @@ from chalicelib.protocol import EventAccepted
 from chalicelib.services import Services
 
 SPILL: Final = 200_000  # bytes of a payload beyond which it travels through S3 instead of in the message
+
+
+class PayloadRefusedError(Exception):
+    """The payload breaks the trigger's ``out_schema``; ``violations`` says how."""
+
+    def __init__(self, trigger_ref: str, violations: list[str]) -> None:
+        super().__init__(f"Payload breaks the schema of trigger '{trigger_ref}': {'; '.join(violations)}")
+        self.violations = violations
+
+
+def check_payload(services: Services, tenant: str, trigger: Trigger, payload: Json) -> None:
+    """Raises :class:`PayloadRefusedError`, and counts it, for a payload that ``trigger`` does not let in."""
+    if not trigger.out_schema:
+        return
+    violations = parameters.validate(trigger.out_schema, {} if payload is None else payload)
+    if violations:
+        refused = PayloadRefusedError(trigger.ref, violations)
+        services.store.tenant(tenant).refusals.add(trigger.ref, "; ".join(violations), services.clock())
+        raise refused
 
 
 def accept_event(
@@ -28,14 +47,18 @@ def accept_event(
     source: int | None = None,
     source_ref: str | None = None,
     idempotency_key: str | None = None,
+    derived: tuple[int, str] | None = None,
 ) -> Event:
     """Take in an event of ``trigger``: it is durable when this returns, and its rules are considered soon after; with
     ``rule``, only that one.
 
     The same ``idempotency_key`` for the same trigger within a day gives the first event and starts nothing (README 7).
+    ``derived``, Unix milliseconds and a key, does the same without a call for a caller that repeats both. Raises
+    :class:`PayloadRefusedError`.
     """
     store = services.store.tenant(tenant)
-    id_ = services.new_id()
+    check_payload(services, tenant, trigger, payload)
+    id_ = services.new_id() if derived is None else ids.derive(*derived)
     if idempotency_key is not None:
         first = store.idempotency.remember(f"event/{trigger.ref}", idempotency_key, id_)
         if first != id_ and (stored := store.activity.get_event(first)) is not None:
@@ -60,7 +83,7 @@ def accept_event(
         EventAccepted(
             tenant=tenant,
             id=id_,
-            key=idempotency_key or secrets.token_hex(12),
+            key=idempotency_key or (derived[1] if derived else secrets.token_hex(12)),
             trigger_ref=trigger.ref,
             payload=None if spilled else payload,
             payload_blob=spilled,

@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from chalicelib.protocol import Build, Run
+from chalicelib.protocol import Build, Poll, Run
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,6 +40,13 @@ class Invoker:
         if len(payload) > MAX_PAYLOAD:
             raise RunTooLargeError(f"parameters and secrets take {len(payload)} bytes; a run takes {MAX_PAYLOAD}")
         self._invoke(run.tenant, payload)
+
+    def poll(self, poll: Poll) -> None:
+        """The same for a poll of a sensor."""
+        payload = _encode(poll)
+        if len(payload) > MAX_PAYLOAD:
+            raise RunTooLargeError(f"the rules, state and keys take {len(payload)} bytes; a poll takes {MAX_PAYLOAD}")
+        self._invoke(poll.run.tenant, payload)
 
     def build(self, build: Build) -> None:
         """The same for the building of an environment."""

@@ -32,7 +32,7 @@ from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.installation import OWNED, Owned, Present
 from chalicelib.domain.packs import Component, ComponentType, PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
-from chalicelib.flow import environments, timers
+from chalicelib.flow import environments, sensors, timers
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
 
@@ -144,6 +144,8 @@ def install(
     if changes:
         timers.commit(services, tenant, *changes)
     environments.ensure(services, tenant, pack)
+    if changes:
+        _wake(services, tenant, outcome.installed)
     counted = Counter(type(entity) for entity in outcome.installed)
     return Installed(pack, warnings, {f"{KINDS[kind]}s": counted[kind] for kind in OWNED})
 
@@ -250,6 +252,14 @@ def _handed_on(entity: Owned) -> set[str]:
     if isinstance(entity, Rule):
         return set(entity.permission_set_refs or ()) - PSEUDO_SETS
     return set()
+
+
+def _wake(services: Services, tenant: str, installed: Iterable[Owned]) -> None:
+    """Let the sensors look that have come or changed, and those that rules have come for."""
+    sensors.arm(services, tenant, [each for each in installed if isinstance(each, Sensor)], anew=True)
+    sensors.arm_for_triggers(
+        services, tenant, {each.trigger_ref for each in installed if isinstance(each, Rule) and each.enabled}
+    )
 
 
 def _puts(entities: Iterable[Definition]) -> Iterator[Put]:

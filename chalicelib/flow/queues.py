@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, TimersDue
+from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, SensorDue, TimersDue
 
 _encode = msgspec.json.Encoder().encode
 
@@ -61,6 +61,10 @@ class Queues:
             answer = self._client().send_message_batch(QueueUrl=url, Entries=entries)
             if refused := answer.get("Failed"):
                 raise SendError(f"{len(refused)} of {len(entries)} messages refused: {refused[0].get('Message')}")
+
+    def sensor_due(self, message: SensorDue, *, delay: int = 0) -> None:
+        """Ask the executor for a poll, after ``delay`` seconds (at most 900)."""
+        self._send_all(self._executions, [(_encode(message).decode(), delay)])
 
     def environment_requested(self, message: EnvironmentRequested, *, delay: int = 0) -> None:
         """Ask the executor for an environment, after ``delay`` seconds (at most 900)."""

@@ -63,13 +63,13 @@ def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execu
             key = own.get(source["key"]) or key_for(services, snapshot, source["key"], execution.executor)
             return open_key(key)
         value = open_source(services, snapshot, source)
-        hidden.extend(_strings(value))
+        hidden.extend(strings_in(value))
         return value
 
     def open_key(key: Key) -> Json:
         value = services.cipher.open(tenant, key.ref, key.sealed)
         if key.encrypted:
-            hidden.extend(_strings(value))
+            hidden.extend(strings_in(value))
         return value
 
     parameters = put_secrets(execution.config or {}, execution.secrets or {}, read)
@@ -112,12 +112,12 @@ def _identity(services: Services, snapshot: Snapshot, id_: int | None) -> Identi
     return snapshot.memo(f"identity {id_}", lambda: registry.identities.by_id(id_))
 
 
-def _strings(value: Json) -> list[str]:
+def strings_in(value: Json) -> list[str]:
     """Every string that would give ``value`` away; numbers too, as they print."""
     if isinstance(value, dict):
-        return [text for each in value.values() for text in _strings(each)]
+        return [text for each in value.values() for text in strings_in(each)]
     if isinstance(value, list):
-        return [text for each in value for text in _strings(each)]
+        return [text for each in value for text in strings_in(each)]
     if value is None or isinstance(value, bool):
         return []
     return [str(value)]

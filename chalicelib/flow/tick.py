@@ -1,6 +1,6 @@
 """The tick: the one schedule of the platform, once a minute (design §5)."""
 
-from chalicelib.flow import timers
+from chalicelib.flow import sensors, timers
 from chalicelib.flow.sweeper import sweep
 from chalicelib.log import logger
 from chalicelib.services import Services
@@ -12,4 +12,5 @@ def handle(services: Services) -> None:
     due = services.store.due(now)
     # Timers first: the sweeper may have much to make up for, and they have their time.
     sent = timers.look_at(services, due.timers, now)
-    logger.info("tick", timers=len(due.timers), sent=sent, looked_at=sweep(services, due.executions, now))
+    polls = sensors.watch(services, now)
+    logger.info("tick", timers=len(due.timers), sent=sent, polls=polls, looked_at=sweep(services, due.executions, now))

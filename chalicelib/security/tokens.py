@@ -51,6 +51,11 @@ class Principal:
         """The execution that an execution token was made for."""
         return self.metadata.get("execution_id")
 
+    @property
+    def served_triggers(self) -> list[str]:
+        """The triggers whose events a sensor's token may report; none for any other token."""
+        return self.metadata.get("trigger_types") or [] if self.token_type == "sensor" else []  # noqa: S105
+
 
 class Tokens:
     """Makes and checks tokens with the deployment's keys; their ``kid`` header says which one."""

@@ -211,6 +211,24 @@ class TimerRow(Model):
     by_due = _ByDue()
 
 
+class PollRow(Model):
+    """How a sensor is doing (``domain.sensors.Process``, the ``body``), and counters that anybody may add to."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    due = UnicodeAttribute(attr_name="du", null=True)
+    due_at = IntegerAttribute(attr_name="dt", null=True)
+    version = IntegerAttribute(attr_name="v", null=True)
+    body = UnicodeAttribute(attr_name="b", null=True)
+    events = IntegerAttribute(attr_name="ec", null=True)
+    refused = IntegerAttribute(attr_name="rc", null=True)
+
+    by_due = _ByDue()
+
+
 class NoteRow(Model):
     """Small facts with an end: answers remembered by idempotency key, and counters."""
 
@@ -233,6 +251,7 @@ class Tables:
     enforcements: type[EnforcementRow]
     executions: type[ExecutionRow]
     timers: type[TimerRow]
+    polls: type[PollRow]
     notes: type[NoteRow]
 
     @property
@@ -249,6 +268,7 @@ def open_tables(registry: str, activity: str) -> Tables:
         enforcements=_bind(EnforcementRow, activity),
         executions=_bind(ExecutionRow, activity),
         timers=_bind(TimerRow, activity),
+        polls=_bind(PollRow, activity),
         notes=_bind(NoteRow, activity),
     )
 

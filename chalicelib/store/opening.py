@@ -16,6 +16,8 @@ from chalicelib.store.blobs import Blobs
 from chalicelib.store.idempotency import Hits, Idempotency
 from chalicelib.store.listing import Cursors
 from chalicelib.store.models import SEPARATOR, open_tables, partition
+from chalicelib.store.polls import Polls, Refusals
+from chalicelib.store.polls import due as polls_due
 from chalicelib.store.registry import KINDS, Registry, decode, webhook_partition
 from chalicelib.store.timers import StoredTimer, Timers, stored_timer
 
@@ -35,6 +37,8 @@ class TenantStore:
     idempotency: Idempotency
     hits: Hits
     timers: Timers
+    polls: Polls
+    refusals: Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Store:
             idempotency=idempotency,
             hits=Hits(self._tables, tenant),
             timers=Timers(self._tables, tenant, activity),
+            polls=Polls(self._tables, tenant),
+            refusals=Refusals(self._tables, tenant),
         )
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
@@ -148,3 +154,7 @@ class Store:
                 else:
                     found.timers.append((tenant, stored_timer(row)))
         return found
+
+    def polls_due(self, now: datetime) -> list[tuple[str, int]]:
+        """Tenant and id of every sensor that was to be looked at by ``now``. One call."""
+        return list(polls_due(self._tables, now))

@@ -19,6 +19,7 @@ from chalicelib.domain.entities import (
     PermissionSet,
     Rule,
     Runtime,
+    Sensor,
     Trigger,
 )
 
@@ -69,6 +70,13 @@ class Snapshot:
     def trigger(self, ref: str) -> Trigger | None:
         return self._find(Trigger, ref)
 
+    def sensor(self, ref: str) -> Sensor | None:
+        return self._find(Sensor, ref)
+
+    def sensors(self) -> list[Sensor]:
+        """The tenant's own and the system's, by ref."""
+        return self.memo("sensors", lambda: list(self._registry.sensors.visible()))
+
     def pack(self, ref: str) -> Pack | None:
         return self._find(Pack, ref)
 
@@ -97,14 +105,6 @@ class Snapshot:
             "rules", trigger_ref, lambda: [r for r in self._registry.rules_by_trigger(trigger_ref) if r.enabled]
         )
 
-    def keys_of_action(self, action_ref: str, pack_ref: str) -> list[Key]:
-        """The tenant's keys that belong to a pack and to one of its actions, in this order (README 11)."""
-        return self._own_list(
-            "keys",
-            action_ref,
-            lambda: [*self._registry.keys_of("pack", pack_ref), *self._registry.keys_of("action", action_ref)],
-        )
-
     def rules_named(self, refs: Sequence[str]) -> dict[str, Rule]:
         """Those of the tenant's rules that there are, by ref; a hundred unread ones in one call."""
         things = self._own.things
@@ -115,6 +115,22 @@ class Snapshot:
                 things[Rule, ref] = found.get(ref)
         rules = {ref: things[Rule, ref] for ref in refs}
         return {ref: rule for ref, rule in rules.items() if isinstance(rule, Rule)}
+
+    def keys_of_action(self, action_ref: str, pack_ref: str) -> list[Key]:
+        """The tenant's keys that belong to a pack and to one of its actions, in this order (README 11)."""
+        return self._own_list(
+            "keys",
+            action_ref,
+            lambda: [*self._registry.keys_of("pack", pack_ref), *self._registry.keys_of("action", action_ref)],
+        )
+
+    def keys_of_sensor(self, sensor_ref: str, pack_ref: str) -> list[Key]:
+        """The tenant's keys that belong to a pack and to one of its sensors, in this order."""
+        return self._own_list(
+            "sensor keys",
+            sensor_ref,
+            lambda: [*self._registry.keys_of("pack", pack_ref), *self._registry.keys_of("sensor", sensor_ref)],
+        )
 
     def memo(self, name: str, builder: Callable[[], T]) -> T:
         """What ``builder`` makes, kept for as long as this snapshot lives."""
