@@ -18,11 +18,11 @@ from chalicelib.api.errors import NotFound, Unprocessable
 from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
 from chalicelib.api.views import Data, Page, Success, given, patched
 from chalicelib.domain.entities import Action, Runtime
-from chalicelib.domain.packs import CONTAINER
 from chalicelib.domain.parameters import check_schema
+from chalicelib.domain.runtimes import CONTAINER, SHELL
 from chalicelib.store.registry import Delete, Put
 
-DEFAULT_RUNTIME: Final = "core.shell"  # as in a pack's action.yaml (semantics §2.9)
+DEFAULT_RUNTIME: Final = SHELL  # as in a pack's action.yaml (semantics §2.9)
 
 # Fields that a request sets as they are, and those that it sets or clears by {"op": ...}.
 _PLAIN: Final = (

@@ -16,9 +16,10 @@ from typing import Final
 import msgspec
 
 from chalicelib.domain.entities import LibraryRuntime
+from chalicelib.domain.runtimes import NODE, PYTHON
 
 FILES: Final[Mapping[LibraryRuntime, str]] = {"python": "requirements.txt", "node": "package.json"}
-RUNTIMES: Final[Mapping[str, LibraryRuntime]] = {"core.python": "python", "core.nodejs": "node"}  # by runtime ref
+RUNTIMES: Final[Mapping[str, LibraryRuntime]] = {PYTHON: "python", NODE: "node"}  # by runtime ref
 
 _FORMAT: Final = "1"  # of environments: a change of what is built, or how it is packed, makes other digests
 _BESIDE: Final[Mapping[LibraryRuntime, tuple[str, ...]]] = {

@@ -15,7 +15,8 @@ import msgspec
 from chalicelib.domain import dependencies, parameters
 from chalicelib.domain.entities import Action, Json, Pack, PermissionSet, Rule, Runtime, Sensor, Trigger
 from chalicelib.domain.flaws import Flaw
-from chalicelib.domain.packs import WITHOUT_FILE, Component, ComponentType, PackSource
+from chalicelib.domain.packs import Component, ComponentType, PackSource
+from chalicelib.domain.runtimes import WITHOUT_FILE
 
 Owned: TypeAlias = PermissionSet | Runtime | Trigger | Action | Rule | Sensor
 Name: TypeAlias = tuple[ComponentType, str]  # a kind and a ref

@@ -30,6 +30,7 @@ from chalicelib.domain.entities import (
     Trigger,
 )
 from chalicelib.domain.flaws import Flaw
+from chalicelib.domain.runtimes import CONTAINER, RUNNER_TYPES, WITHOUT_FILE
 from chalicelib.domain.schemas import SchemaError
 from chalicelib.domain.sensors import PollInterval
 from chalicelib.protocol import Container
@@ -38,28 +39,7 @@ ComponentType: TypeAlias = (
     type[PermissionSet] | type[Runtime] | type[Trigger] | type[Action] | type[Rule] | type[Sensor]
 )
 
-RUNNER_TYPES: Final[Mapping[str, str]] = {
-    "shell": "core.shell",
-    "bash": "core.shell",
-    "sh": "core.shell",
-    "python": "core.python",
-    "python3": "core.python",
-    "nodejs": "core.nodejs",
-    "node": "core.nodejs",
-    "native": "core.native",
-    "builtin": "core.native",
-    "standalone": "core.native",
-    "http": "core.http",
-    "http-request": "core.http",
-    "container": "core.container",
-    "docker": "core.container",
-}
-"""``runner_type`` of actions and sensors → runtime; the aliases of the core pack's runtimes say the same."""
-
-CONTAINER: Final = "core.container"
 MAX_SCRIPT: Final = 48 * 1024  # bytes; Fargate takes a task definition of 64 KB
-
-WITHOUT_FILE: Final = frozenset({"core.native", "core.http", CONTAINER})  # their entry point is no file of the pack
 
 
 class PackError(Exception):

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from chalicelib.domain.entities import Json, Rule, Sensor
+from chalicelib.domain.runtimes import NODE, PYTHON, SHELL
 
 PollInterval = Annotated[float, msgspec.Meta(ge=1, le=31_536_000)]  # seconds
 
@@ -24,7 +25,7 @@ MAX_DELAY: Final = 900  # SQS: seconds a message can be delayed; what is due lat
 SAFETY: Final = timedelta(seconds=30)  # how long after its time somebody looks for a poll whose message was lost
 LEAD: Final = timedelta(seconds=120)  # how long before its time the tick sends out a poll that is far away
 
-RUNNERS: Final[Mapping[str, str]] = {"core.python": "python", "core.shell": "shell", "core.nodejs": "node"}
+POLLING: Final = frozenset({PYTHON, SHELL, NODE})  # runtimes of code that can look and report
 
 Phase = Literal["waiting", "running", "stopped"]
 Status = Literal["starting", "running", "stopped", "failed", "backoff"]  # semantics: SensorProcessStatus
@@ -82,7 +83,7 @@ class ReportError(ValueError):
 
 def is_polled(sensor: Sensor) -> bool:
     """Whether the platform runs it: its code must be a program. Others, like ``native`` ones, only report by API."""
-    return sensor.runtime_ref in RUNNERS and bool(sensor.entrypoint) and bool(sensor.trigger_refs)
+    return sensor.runtime_ref in POLLING and bool(sensor.entrypoint) and bool(sensor.trigger_refs)
 
 
 def interval_of(sensor: Sensor) -> float:

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from chalicelib.domain.entities import Action, Execution
-from chalicelib.domain.packs import CONTAINER
+from chalicelib.domain.runtimes import CONTAINER
 from chalicelib.protocol import Container, Run
 from chalicelib.services import Services
 

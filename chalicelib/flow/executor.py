@@ -2,11 +2,11 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import Final
 
 from chalicelib.domain.entities import Action, Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
 from chalicelib.domain.parameters import secret_names
+from chalicelib.domain.runtimes import HTTP, NATIVE, RUNNERS
 from chalicelib.flow import containers, environments, sensors
 from chalicelib.flow.archives import archive_of
 from chalicelib.flow.batches import one_by_one
@@ -19,17 +19,6 @@ from chalicelib.flow.tokens import token_hash
 from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run, SensorDue
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
-
-HTTP: Final = "core.http"  # prints nothing: what came back is its result
-NATIVE: Final = "core.native"  # runs nothing: the executor itself completes it
-
-RUNNERS: Final = {
-    "core.python": "python",
-    "core.shell": "shell",
-    "core.nodejs": "node",
-    "core.http": "http",
-    "core.container": "container",
-}
 
 
 def handle(services: Services, messages: Sequence[ExecutionRequested | EnvironmentRequested | SensorDue]) -> list[int]:
@@ -112,7 +101,7 @@ def _run(
         attempt=execution.attempt,
         token=token,
         action_ref=action.ref,
-        runner=RUNNERS[action.runtime_ref or ""],  # type: ignore[arg-type]  # the table's values are the literal's
+        runner=RUNNERS[action.runtime_ref or ""],
         entrypoint=action.entrypoint,
         parameters=revealed.parameters,
         secrets=revealed.hidden + _strings_under(revealed.parameters, secret_names(action.param_schema)),

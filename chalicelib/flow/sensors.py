@@ -18,6 +18,7 @@ import msgspec
 
 from chalicelib.domain import sensors
 from chalicelib.domain.entities import Json, Rule, Sensor
+from chalicelib.domain.runtimes import RUNNERS
 from chalicelib.domain.sensors import Process, ReportError
 from chalicelib.flow import environments
 from chalicelib.flow.archives import archive_of
@@ -159,7 +160,7 @@ def _poll(
         attempt=process.turn,
         token=token,
         action_ref=sensor.ref,
-        runner=sensors.RUNNERS[sensor.runtime_ref],  # type: ignore[arg-type]  # the table's values are the literal's
+        runner=RUNNERS[sensor.runtime_ref],
         entrypoint=sensor.entrypoint if sensor.content is None else f"sensors/{sensor.entrypoint}",
         parameters=document,
         secrets=hidden,

@@ -10,6 +10,7 @@ from chalicelib.domain import packs
 from chalicelib.domain.entities import Action, PermissionSet, Rule, Runtime, Sensor, Trigger
 from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.packs import Component, PackError, PackSource
+from chalicelib.domain.runtimes import RUNNER_TYPES
 from chalicelib.protocol import Container
 
 MANIFEST = "ref: demo\nversion: 1.2.0\n"
@@ -359,7 +360,7 @@ def test_runner_types_are_the_aliases_of_the_core_packs_runtimes() -> None:
         alias: component.ref for component in core().components if component.type is Runtime
         for alias in component.fields["aliases"]
     }  # fmt: skip
-    assert aliases == packs.RUNNER_TYPES
+    assert aliases == RUNNER_TYPES
 
 
 # --- anything
