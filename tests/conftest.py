@@ -17,6 +17,7 @@ MARKERS = {
     "webhook": "webhook tests",
     "rules": "rule evaluation tests",
     "timer": "timer tests",
+    "sensors": "sensors and the events they report",
     "criteria": "rule criteria tests",
     "multi_tenant": "multi-tenancy tests",
     "dependencies": "libraries of packs, installed and kept apart",

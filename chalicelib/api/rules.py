@@ -111,11 +111,10 @@ def list_action_rules(call: Call, action_ref: str) -> Page[RuleSummary]:
 )
 def list_trigger_rules(call: Call, trigger_ref: str) -> Page[RuleSummary]:
     """The rules on a trigger; all of them for a sensor that serves it (semantics §2.13)."""
-    _trigger(call, trigger_ref)
-    rules = call.registry.rules_by_trigger(trigger_ref)
     if trigger_ref in call.principal.served_triggers:
-        return Page.slice_of(rules, call.query.paging, RuleSummary.of)
-    return _page(call, rules)
+        return Page.slice_of(call.registry.rules_by_trigger(trigger_ref), call.query.paging, RuleSummary.of)
+    _trigger(call, trigger_ref)
+    return _page(call, call.registry.rules_by_trigger(trigger_ref))
 
 
 @ROUTES.post(
