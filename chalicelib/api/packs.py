@@ -35,12 +35,12 @@ from chalicelib.domain import parameters, refs
 from chalicelib.domain.dependencies import FILES
 from chalicelib.domain.entities import SYSTEM_TENANT, EnvironmentState, LibraryRuntime, Pack
 from chalicelib.domain.flaws import Flaw
+from chalicelib.flow import configuration
 from chalicelib.store.registry import Put
 
 if TYPE_CHECKING:
     from chalicelib.flow.packs import Installed
 
-HIDDEN = "********"
 NOT_STANDARD = "; standard packs are the platform's own, so it is visible in this tenant only"
 
 
@@ -179,6 +179,7 @@ def create_pack(call: Call) -> Data[PackResponse]:
         installed_by=call.principal.identity_id,
     )
     call.require("packs", "create", call.context_of(pack))
+    pack = configuration.sealed(call.services.cipher, call.tenant, pack)
     call.registry.commit(Put(pack, new=True))
     return Data(_shown(call, pack), "Pack created successfully" + (NOT_STANDARD if body.is_standard else ""))
 
@@ -234,8 +235,13 @@ def update_pack(call: Call, ref: str) -> Data[PackResponse]:
     refs.version(changes.get("version", current.version))
     parameters.check_schema(changes.get("conf_schema"))
     pack = msgspec.structs.replace(
-        current, **changes, description=patched(body.description, current.description), updated=call.now
+        current,
+        **changes,
+        secrets={} if "config" in changes else current.secrets,
+        description=patched(body.description, current.description),
+        updated=call.now,
     )
+    pack = configuration.sealed(call.services.cipher, call.tenant, pack, before=current.secrets)
     call.registry.commit(Put(pack))
     return Data(_shown(call, pack), "Pack updated successfully")
 
@@ -351,10 +357,10 @@ def _writable(call: Call, ref: str, action: str) -> Pack:
 
 def _shown(call: Call, pack: Pack, **computed: Any) -> PackResponse:
     """Values that the pack's ``conf_schema`` marks secret are for those only who may configure the pack."""
-    config = pack.config
-    if isinstance(config, dict) and not call.access.sees_pack(pack, "configure"):
-        secret = parameters.secret_names(pack.conf_schema)
-        config = {name: HIDDEN if name in secret else value for name, value in config.items()}
+    if call.access.sees_pack(pack, "configure") and not pack.is_standard:
+        config = configuration.revealed(call.services.cipher, call.tenant, pack)
+    else:
+        config = configuration.masked(pack)
     computed = {"worker_selector": {}, "worker_tolerations": [], "worker_affinity": {}, "warnings": None} | computed
     return PackResponse.of(pack, config=config, environments=_environments(call, pack), **computed)
 

@@ -59,6 +59,7 @@ class Pack(Definition, kw_only=True, frozen=True):
     description: str | None = None
     conf_schema: Json = {}
     config: Json = {}
+    secrets: dict[str, str] = {}  # ciphertexts of what is secret in `config`, by place (flow.configuration)
     meta: Json = {}
     tags: list[str] = []
     runtime_deps: list[str] = []

@@ -32,7 +32,7 @@ from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.installation import OWNED, Owned, Present
 from chalicelib.domain.packs import Component, ComponentType, PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
-from chalicelib.flow import environments, sensors, timers
+from chalicelib.flow import configuration, environments, sensors, timers
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
 
@@ -123,7 +123,7 @@ def install(
     registry = opened.registry
     existing = _replaceable(registry, source.ref, access, force=force)
     archive = archives.pack(files)
-    pack = _pack(services, source, existing, archives.digest(archive), visibility, installed_by)
+    pack = _pack(services, tenant, source, existing, archives.digest(archive), visibility, installed_by)
     outcome = installation.plan(
         source,
         pack,
@@ -201,6 +201,7 @@ def _replaceable(registry: Registry, ref: str, access: Access | None, *, force: 
 
 def _pack(
     services: Services,
+    tenant: str,
     source: PackSource,
     existing: Pack | None,
     content: str,
@@ -210,9 +211,11 @@ def _pack(
     now = services.clock()
     fields = {**source.fields, "ref": source.ref, "content": content, "updated": now}
     if existing is None:
-        return Pack(**fields, id=services.new_id(), created=now, visibility=visibility, installed_by=installed_by)
-    kept = ("id", "created", "revision", "config", "visibility", "installed_by")
-    return Pack(**{**fields, **{name: getattr(existing, name) for name in kept}})
+        pack = Pack(**fields, id=services.new_id(), created=now, visibility=visibility, installed_by=installed_by)
+    else:
+        kept = ("id", "created", "revision", "config", "secrets", "visibility", "installed_by")
+        pack = Pack(**{**fields, **{name: getattr(existing, name) for name in kept}})
+    return configuration.sealed(services.cipher, tenant, pack)
 
 
 def _present(registry: Registry, source: PackSource) -> Present:

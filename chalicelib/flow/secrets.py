@@ -7,8 +7,9 @@ import msgspec
 
 from chalicelib.domain.entities import Action, Execution, Identity, Json, Key
 from chalicelib.domain.parameters import secret_names
-from chalicelib.domain.templates import REDACTED, at_pointer, pointer_to, put_secrets
+from chalicelib.domain.templates import REDACTED, pointer_to, put_secrets
 from chalicelib.domain.values import MissingError
+from chalicelib.flow import configuration
 from chalicelib.security.access import access_of_identity, key_context
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
@@ -102,7 +103,9 @@ def open_source(services: Services, snapshot: Snapshot, source: Mapping[str, str
     if "sealed" in source:
         return services.cipher.open(snapshot.tenant, source["of"], source["sealed"])
     pack = snapshot.pack(source["pack"])
-    return at_pointer(pack.config, source["config"]) if pack is not None else None
+    if pack is None:
+        return None
+    return configuration.read(services.cipher, snapshot.tenant, pack, source["config"])
 
 
 def _identity(services: Services, snapshot: Snapshot, id_: int | None) -> Identity | None:
