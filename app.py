@@ -45,6 +45,11 @@ def on_results(event: Any) -> dict[str, Any]:
     return partial_response(_ids(event), failed)
 
 
+@app.lambda_function(name="lost")
+def on_lost(event: Any, _context: Any) -> None:
+    conductor.take_back(services(), event)
+
+
 @app.schedule("rate(1 minute)", name="tick")
 def on_minute(_event: Any) -> None:
     tick.handle(services())

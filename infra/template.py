@@ -73,6 +73,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "conductor": Function(
         512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")
     ),
+    "lost": Function(256, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
     "tick": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
 }
 
@@ -415,15 +416,29 @@ def _runner(code: Code, scale: Scale, runtime: str) -> Resources:
             },
         },
         # No retries by Lambda: the conductor decides about them, and Lambda's would run an action twice unasked.
-        # A runner that dies, or a run that finds no room, reaches the conductor through the failure destination.
+        # A runner that dies, or a run that finds no room, reaches the conductor through the failure destination. That
+        # is a function and not a queue, where the record, which holds the run's secrets, would rest.
         "RunnerLost": {
             "Type": "AWS::Lambda::EventInvokeConfig",
+            "DependsOn": ["RunnerLostPolicy"],  # AWS asks whether the function may call its destination
             "Properties": {
                 "FunctionName": {"Ref": "Runner"},
                 "Qualifier": "$LATEST",
                 "MaximumRetryAttempts": 0,
                 "MaximumEventAgeInSeconds": RUNNER_EVENT_AGE_SECONDS,
-                "DestinationConfig": {"OnFailure": {"Destination": _arn("ResultsQueue")}},
+                "DestinationConfig": {"OnFailure": {"Destination": _arn("Lost")}},
+            },
+        },
+        # Not in the role itself, which the function needs to be there, which the other one refers to.
+        "RunnerLostPolicy": {
+            "Type": "AWS::IAM::Policy",
+            "Properties": {
+                "PolicyName": "lost",
+                "Roles": [{"Ref": "RunnerRole"}],
+                "PolicyDocument": {
+                    "Version": "2012-10-17",
+                    "Statement": [_allow(["lambda:InvokeFunction"], _arn("Lost"))],
+                },
             },
         },
     }

@@ -1,8 +1,7 @@
 """The conductor: brings home what the execution plane reports, and what became of the runs that never will.
 
-Two kinds of message come on the results queue: a runner's own report (:class:`RunFinished`, or
-:class:`EnvironmentBuilt`), and Lambda's record of an invocation that failed (its on-failure destination), which holds
-what was lost.
+A runner's own report (:class:`RunFinished`, or :class:`EnvironmentBuilt`) comes on the results queue. Lambda's record
+of an invocation that failed (its on-failure destination) holds what was lost, secrets included: it comes by no queue.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +42,6 @@ class _Failure(msgspec.Struct, kw_only=True, frozen=True):
 
 
 _decode_report = msgspec.json.Decoder(RunFinished | EnvironmentBuilt | SensorPolled).decode
-_decode_failure = msgspec.json.Decoder(_Failure).decode
 
 
 def handle(services: Services, bodies: Sequence[str]) -> list[int]:
@@ -52,30 +50,29 @@ def handle(services: Services, bodies: Sequence[str]) -> list[int]:
 
 
 def _take_in(services: Services, body: str) -> None:
-    try:
-        report = _decode_report(body)
-    except msgspec.ValidationError:
-        failure = _decode_failure(body)
-        _take_back(services, failure.requestPayload, throttled=failure.throttled)
+    report = _decode_report(body)
+    if isinstance(report, EnvironmentBuilt):
+        environments.take_in(services, report)
+    elif isinstance(report, SensorPolled):
+        sensors.take_in(services, report)
     else:
-        if isinstance(report, EnvironmentBuilt):
-            environments.take_in(services, report)
-        elif isinstance(report, SensorPolled):
-            sensors.take_in(services, report)
-        else:
-            finish(services, report)
+        finish(services, report)
 
 
-def _take_back(services: Services, work: Run | Build | Poll, *, throttled: bool) -> None:
+def take_back(services: Services, record: Any) -> None:
+    """Take in Lambda's record of work that failed or never began. What raises is told again by Lambda, and is in the
+    end the sweeper's affair."""
+    failure = msgspec.convert(record, _Failure)
+    work = failure.requestPayload
     if isinstance(work, Poll):
-        sensors.take_back(services, work, throttled=throttled)
+        sensors.take_back(services, work, throttled=failure.throttled)
         return
     if isinstance(work, Build):
-        if throttled:
+        if failure.throttled:
             environments.postpone(services, work, delay=THROTTLED_DELAY)
         else:
             environments.lost(services, work)
-    elif throttled:
+    elif failure.throttled:
         postpone(services, work)
     else:
         lost(services, work.tenant, work.execution, work.attempt)

@@ -24,16 +24,14 @@ def finished(run: Run, **fields: Any) -> str:
     return msgspec.json.encode(RunFinished(tenant=run.tenant, execution=run.execution, **fields)).decode()
 
 
-def failure(run: Run, response: Any = None, condition: str = "RetriesExhausted") -> str:
+def failure(run: Run, response: Any = None, condition: str = "RetriesExhausted") -> Any:
     """Lambda's record of a failed asynchronous invocation."""
-    return json.dumps(
-        {
-            "version": "1.0",
-            "requestContext": {"condition": condition, "approximateInvokeCount": 1},
-            "requestPayload": json.loads(msgspec.json.encode(run)),
-            "responsePayload": response or {"errorMessage": "Worker process died"},
-        }
-    )
+    return {
+        "version": "1.0",
+        "requestContext": {"condition": condition, "approximateInvokeCount": 1},
+        "requestPayload": json.loads(msgspec.json.encode(run)),
+        "responsePayload": response or {"errorMessage": "Worker process died"},
+    }
 
 
 def test_a_result_ends_its_execution_once(world: World) -> None:
@@ -52,14 +50,14 @@ def test_a_result_of_another_attempt_is_dropped(world: World, forged: dict[str, 
 
 def test_a_lost_runner_is_replaced_once_and_then_given_up(world: World) -> None:
     first = running(world)
-    assert conductor.handle(world.services, [failure(first)]) == []
+    conductor.take_back(world.services, failure(first))
     assert world.activity.get_execution(first.execution).status == "requested"
     executor.handle(world.services, [world.requests[-1]])
     second = world.runner.runs[-1]
     assert second.attempt == 2
     assert conductor.handle(world.services, [finished(first)]) == [], "the first attempt has no say any more"
     assert world.activity.get_execution(first.execution).status == "running"
-    conductor.handle(world.services, [failure(second)])
+    conductor.take_back(world.services, failure(second))
     execution = world.activity.get_execution(first.execution)
     assert execution.status == "abandoned"
     assert "lost" in execution.result["error"]
@@ -68,7 +66,8 @@ def test_a_lost_runner_is_replaced_once_and_then_given_up(world: World) -> None:
 def test_a_failure_record_that_comes_twice_starts_one_more_run(world: World) -> None:
     run = running(world)
     sent = len(world.requests)
-    conductor.handle(world.services, [failure(run), failure(run)])
+    for _ in range(2):
+        conductor.take_back(world.services, failure(run))
     assert len(world.requests) == sent + 1
 
 
@@ -77,7 +76,7 @@ def test_a_throttled_run_waits_a_second_and_loses_no_attempt(world: World) -> No
     refused = {"response": {"errorType": "TooManyRequestsException", "errorMessage": "Rate Exceeded"}}
     waited_too_long = {"condition": "EventAgeExceeded"}
     for why in (refused, waited_too_long, refused):
-        assert conductor.handle(world.services, [failure(run, **why)]) == []
+        conductor.take_back(world.services, failure(run, **why))
         message, delay = world.queues.requested[-1]
         assert delay == conductor.THROTTLED_DELAY
         executor.handle(world.services, [message])

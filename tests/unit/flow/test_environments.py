@@ -64,9 +64,8 @@ def report(build: Build, *, ready: bool = True, **fields: Any) -> str:
     return msgspec.json.encode(built).decode()
 
 
-def lost(build: Build, **response: Any) -> str:
-    record = {"requestPayload": msgspec.to_builtins(build), "responsePayload": response or None}
-    return msgspec.json.encode(record).decode()
+def lost(build: Build, **response: Any) -> dict[str, Any]:
+    return {"requestPayload": msgspec.to_builtins(build), "responsePayload": response or None}
 
 
 def execute(world: World, ref: str = "deps.show") -> tuple[int, ExecutionRequested]:
@@ -192,13 +191,13 @@ def test_a_report_that_is_not_of_the_current_attempt_is_dropped(
 
 def test_a_build_that_dies_is_repeated_once(world: World, pending: Environment) -> None:
     first = begin(world)
-    assert conductor.handle(world.services, [lost(first)]) == []
+    conductor.take_back(world.services, lost(first))
     second = begin(world)
     assert (second.attempt, second.token != first.token) == (2, True)
     assert second.upload.fields["key"] != first.upload.fields["key"], "a straggler overwrites nothing"
     conductor.handle(world.services, [report(first), lost(first)])
     assert current(world, pending).state == "pending", "the first attempt has no say any more"
-    conductor.handle(world.services, [lost(second)])
+    conductor.take_back(world.services, lost(second))
     executor.handle(world.services, [world.queues.environments[-1][0]])
     failed = current(world, pending)
     assert (failed.state, failed.log) == ("failed", environments.LOST)
@@ -232,7 +231,7 @@ def test_a_build_that_lambda_has_no_room_for_uses_up_no_attempt(world: World, pe
     for _ in range(3):
         build = begin(world)
         assert build.attempt == 1
-        conductor.handle(world.services, [lost(build, errorType="TooManyRequestsException")])
+        conductor.take_back(world.services, lost(build, errorType="TooManyRequestsException"))
         _, delay = world.queues.environments[-1]
         assert delay == conductor.THROTTLED_DELAY
     conductor.handle(world.services, [report(begin(world))])

@@ -40,6 +40,7 @@ def chalice() -> dict[str, Any]:
             "Rules": _function("app.on_events", Source=_listens("attune-events")),
             "Executor": _function("app.on_executions", Source=_listens("attune-executions")),
             "Conductor": _function("app.on_results", Source=_listens("attune-results")),
+            "Lost": _function("app.on_lost"),
             "Tick": _function(
                 "app.on_minute", Every={"Type": "Schedule", "Properties": {"Schedule": "rate(1 minute)"}}
             ),
@@ -158,7 +159,11 @@ def test_a_message_is_hidden_for_longer_than_its_consumer_may_take(template: dic
 def test_a_failed_run_is_not_retried_but_told_to_the_conductor(template: dict[str, Any]) -> None:
     properties = template["Resources"]["RunnerLost"]["Properties"]
     assert properties["MaximumRetryAttempts"] == 0
-    assert properties["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["ResultsQueue", "Arn"]}
+    assert properties["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["Lost", "Arn"]}
+    policy = template["Resources"]["RunnerLostPolicy"]["Properties"]
+    assert policy["Roles"] == [{"Ref": "RunnerRole"}]
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert statement["Resource"] == [{"Fn::GetAtt": ["Lost", "Arn"]}]
 
 
 def test_tables_come_from_their_one_definition_and_outlive_the_stack(template: dict[str, Any]) -> None:

@@ -1,0 +1,248 @@
+"""A canary secret goes every way that a secret can go; afterwards everything that the deployment keeps and all that its
+API tells is read, and the canary must not be in it (issue 3, "How it is judged")."""
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from helpers.client import AttuneClient, Json
+from helpers.fixtures import create_python_action, create_webhook_trigger, pack_archive, unique_ref
+from helpers.footprint import Footprint, places_of
+from helpers.polling import (
+    wait_for,
+    wait_for_execution_completion,
+    wait_for_execution_count,
+    wait_for_execution_status,
+)
+from helpers.stack import Stack
+
+pytestmark = [pytest.mark.tier3, pytest.mark.security, pytest.mark.secrets]
+
+# What careless code does with a secret, and how that ends.
+WAYS = {
+    "success": ("print(token, token.encode().hex(), base64.b64encode(token.encode()).decode())", "completed"),
+    "failure": ("print(token, file=sys.stderr); print(token); sys.exit(3)", "failed"),
+    "traceback": ("raise RuntimeError(token)", "failed"),
+    "timeout": ("print(token, flush=True); time.sleep(60)", "failed"),
+    "a lot": ("[print(token, i) for i in range(5000)]", "completed"),
+}
+HEAD = "import base64, json, sys, time\ntoken = json.load(sys.stdin)['token']\n"
+
+
+@dataclass
+class Flight:
+    """The canary, and where it flew: ids of executions and refs of what was made for it.
+
+    ``core`` is a part of it that looks the same in every kind of text.
+    """
+
+    core: str
+    pack: str
+    key: str
+    executions: list[int] = field(default_factory=list)
+    rules: list[str] = field(default_factory=list)
+
+    @property
+    def canary(self) -> str:
+        return f'p+"{self.core}"/ü&'
+
+
+@pytest.fixture
+def flight(client: AttuneClient, stack: Stack) -> Iterator[Flight]:
+    if not stack.is_local or stack.state is None:
+        pytest.skip("reads all that there is, which is for stacks on this machine")
+    pack = client.create_pack(
+        unique_ref("canary"),
+        conf_schema={"token": {"type": "string", "secret": True}, "region": {"type": "string"}},
+    )["ref"]
+    flight = Flight(core=unique_ref("CaNaRy"), pack=pack, key=f"{unique_ref('sys')}.token")
+    client.create_secret(flight.key, flight.canary)
+    yield flight
+    client.delete_secret(flight.key)
+    client.delete_pack(pack)
+
+
+def test_no_trace_of_a_secret(client: AttuneClient, stack: Stack, flight: Flight) -> None:
+    """By a key of the request, of the pack, of a rule's template, by a secret parameter and a pack's configuration;
+    through success, failure, traceback, timeout, much output and an HTTP call."""
+    footprint = Footprint(stack)
+    fly_through_programs(client, flight)
+    fly_over_http(client, flight)
+    fly_by_rule(client, flight)
+    fly_in_a_pack(client, flight)
+
+    found = places_of(flight.core, footprint.places())
+    told = places_of(flight.core, answers(client, flight))
+
+    assert places_of(flight.pack, footprint.items()), "the search finds what is there"
+    assert (found, told) == ([], [])
+
+
+def test_no_secret_in_messages(client: AttuneClient, stack: Stack, flight: Flight) -> None:
+    """What waits between the boxes: a request for an execution, an event's rules, a result."""
+    footprint = Footprint(stack)
+    action = create_python_action(
+        client, flight.pack, "tell", HEAD + "print(token)", {"token": {"type": "string", "secret": True}}
+    )
+    with footprint.held("ExecutionsQueue") as queue:
+        started = client.execute(action, {"token": flight.canary})
+        requested = footprint.wait_for_message(queue, str(started["id"]))
+    with footprint.held("ResultsQueue") as queue:
+        again = client.execute(action, {"token": flight.canary})
+        reported = footprint.wait_for_message(queue, str(again["id"]))
+    for execution in (started, again):
+        wait_for_execution_status(client, execution["id"], "succeeded", timeout=60)
+
+    assert "********" in reported, "the report holds the output, masked"
+    assert places_of(flight.core, iter([("request", requested), ("result", reported)])) == []
+
+
+def test_no_secret_in_the_record_of_a_lost_run(client: AttuneClient, stack: Stack, flight: Flight) -> None:
+    """A runner dies in the middle of a run: what Lambda records of the invocation waits in no queue in clear."""
+    footprint = Footprint(stack)
+    code = HEAD + "import os\nprint(token, flush=True)\ntime.sleep(8)\n"
+    action = create_python_action(client, flight.pack, "linger", code)
+    with footprint.held("ResultsQueue") as queue:
+        started = client.create_execution({"action": action, "secrets": [flight.key]})
+        log = f"executions/{started['id']}/logs/stdout"
+        wait_for(lambda: "***" in client.request("GET", log).text, timeout=20, what="the action to print")
+        before = client.get_execution(started["id"])
+        for runner in runners_of(stack):
+            os.kill(runner, signal.SIGKILL)
+
+        def noticed() -> bool:
+            moved = client.get_execution(started["id"])["updated"] != before["updated"]
+            return moved or bool(list(footprint.messages(queue)))
+
+        wait_for(noticed, timeout=30, what="the loss to be noticed")
+        found = places_of(flight.core, footprint.places())
+    wait_for_execution_completion(client, started["id"], timeout=60)
+
+    assert found == []
+
+
+def fly_through_programs(client: AttuneClient, flight: Flight) -> None:
+    schema = {"token": {"type": "string", "secret": True}}
+    started = []
+    for number, (way, (code, end)) in enumerate(WAYS.items()):
+        named = create_python_action(client, flight.pack, f"named{number}", HEAD + code)
+        given = create_python_action(client, flight.pack, f"given{number}", HEAD + code, schema)
+        timeout = {"timeout": 2} if way == "timeout" else {}
+        started.append((client.execute(named, secrets=[flight.key], **timeout)["id"], end))
+        started.append((client.execute(given, {"token": flight.canary}, **timeout)["id"], end))
+    shell = f"{flight.pack}.shell"
+    client.create_action(shell, flight.pack, entrypoint='set -x; echo "$token"; no-such-command "$token"')
+    started.append((client.execute(shell, secrets=[flight.key])["id"], "failed"))
+    for id_, end in started:
+        wait_for_execution_status(client, id_, end, timeout=60)
+        flight.executions.append(id_)
+
+
+def fly_over_http(client: AttuneClient, flight: Flight) -> None:
+    """To the API, which answers with an error that repeats what was sent, or not at all."""
+    url = client.base_url
+    by_query = {"type": "api_key", "in": "query", "name": "key", "value": flight.canary}
+    calls: list[dict[str, Json]] = [
+        {"url": f"{url}/auth/me", "auth": {"type": "bearer", "token": flight.canary}},
+        {"url": f"{url}/auth/me", "auth": {"type": "basic", "username": "me", "password": flight.canary}},
+        {
+            "url": f"{url}/api/v1/packs",
+            "auth": by_query,
+        },
+        {"url": "http://no-such-host.invalid/", "auth": {"type": "bearer", "token": flight.canary}},
+    ]
+    for call in calls:
+        id_ = client.execute("core.http_request", call)["id"]
+        wait_for_execution_completion(client, id_)
+        flight.executions.append(id_)
+
+
+def fly_by_rule(client: AttuneClient, flight: Flight) -> None:
+    """By the keystore and by the pack's configuration, which is set by hand."""
+    client.data("PUT", f"packs/{flight.pack}", json={"config": {"token": flight.canary, "region": "eu"}})
+    trigger = create_webhook_trigger(client, flight.pack)
+    schema = {"token": {"type": "string", "secret": True}, "region": {"type": "string"}}
+    echo = create_python_action(client, flight.pack, "echo", HEAD + "print('got', token)", schema)
+    templates = {"key": f"{{{{ keystore.{flight.key} }}}}", "config": "{{ pack.config.token }}"}
+    for name, template in templates.items():
+        params = {"token": template, "region": "{{ pack.config.region }}"}
+        rule = client.create_rule(
+            f"{flight.pack}.{name}", flight.pack, trigger_ref=trigger.ref, action_ref=echo, action_params=params
+        )
+        flight.rules.append(rule["ref"])
+    compared = client.create_rule(
+        f"{flight.pack}.compared",
+        flight.pack,
+        trigger_ref=trigger.ref,
+        action_ref=echo,
+        conditions={"expression": f"keystore.{flight.key} == event.payload.x"},
+        action_params={"token": "{{ event.payload.x }}"},
+    )
+    flight.rules.append(compared["ref"])
+    client.post_webhook(trigger.key, {"x": "something else"})
+    rows = wait_for_execution_count(client, 2, trigger_ref=trigger.ref)
+    for row in rows:
+        execution = client.get_execution(row["id"])
+        assert "got ********" in execution["result"]["stdout"]
+        assert execution["config"]["region"] == "eu"
+        flight.executions.append(row["id"])
+
+
+def fly_in_a_pack(client: AttuneClient, flight: Flight) -> None:
+    """The pack is installed again with the same configuration, which stays; its own key goes by name."""
+    ref = flight.pack
+    files = {
+        "pack.yaml": f"ref: {ref}\nlabel: Canary\nversion: 1.0.1\nconf_schema:\n"
+        "  token: {type: string, secret: true}\n  region: {type: string}\n",
+        "actions/show.yaml": f"ref: {ref}.show\nlabel: Show\nrunner_type: python\nentry_point: show.py\n",
+        "actions/show.py": HEAD + "print(token)\n",
+    }
+    client.upload_pack(pack_archive(files), force=True, strict=True)
+    client.create_secret(f"{ref}.token", flight.canary, owner_type="pack", owner_pack_ref=ref)
+    id_ = client.execute(f"{ref}.show")["id"]
+    assert "********" in wait_for_execution_status(client, id_, "succeeded")["result"]["stdout"]
+    flight.executions.append(id_)
+
+
+def answers(client: AttuneClient, flight: Flight) -> Iterator[tuple[str, str]]:
+    """All that the API says about what was made and what ran, to an administrator who does not ask to decrypt. The two
+    routes that show a secret to who may see it, of the key and of the pack that was configured, are not among it."""
+    paths = [
+        "packs",
+        f"packs/{flight.pack}/actions",
+        "keys",
+        "executions",
+        "enforcements",
+        "events",
+        *(f"rules/{rule}" for rule in flight.rules),
+        *(f"executions/{id_}" for id_ in flight.executions),
+        *(f"executions/{id_}/logs/{stream}" for id_ in flight.executions for stream in ("stdout", "stderr")),
+    ]
+    for path in paths:
+        yield f"GET {path}", client.request("GET", path).text
+    for id_ in flight.executions:
+        enforcement = client.get_execution(id_)["enforcement"]
+        if enforcement is not None:
+            yield f"enforcement {enforcement}", json.dumps(client.get_enforcement(enforcement), ensure_ascii=False)
+            event = client.get_enforcement(enforcement)["event"]
+            yield f"event {event}", json.dumps(client.get_event(event), ensure_ascii=False)
+    for rule in flight.rules:
+        tried = client.request("POST", f"rules/{rule}/test", json={"payload": {"x": "y"}})
+        yield f"test of {rule}", tried.text
+
+
+def runners_of(stack: Stack) -> list[int]:
+    """The processes of ``stack``'s runner function, which live in its workspace."""
+    assert stack.state is not None
+    workspace = (stack.state / "workspace").read_text().strip()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"{workspace}/ministack-lambda-attune-Runner-" in path.read_text():
+                found.append(int(path.parent.name))
+    return found
