@@ -4,6 +4,9 @@ What a pack's manifest asks for is installed once, when the pack arrives, into a
 manifest's content. The tests make their own wheels: no package registry takes part.
 """
 
+import os
+import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +23,8 @@ from helpers.packs import (
     python_wants,
     wait_for_environment,
 )
-from helpers.polling import wait_for_execution_status
+from helpers.polling import wait_for, wait_for_execution_status
+from helpers.stack import Stack
 from helpers.wheels import wheel
 
 SHOW = "import colorlib\nprint(colorlib.VERSION)\n"
@@ -29,12 +33,22 @@ SHOW = "import colorlib\nprint(colorlib.VERSION)\n"
 SLOW_BACKEND = """
 import os, time, wheels
 def build_wheel(folder, settings=None, metadata=None):
-    time.sleep(4)
-    name = wheels.wheel_name("colorlib", "1.0")
+    time.sleep({seconds})
+    name = wheels.wheel_name("colorlib", {version!r})
     with open(os.path.join(folder, name), "wb") as file:
-        file.write(wheels.wheel("colorlib", "1.0"))
+        file.write(wheels.wheel("colorlib", {version!r}))
     return name
 """
+
+
+def slow_to_build(version: str, seconds: float) -> Files:
+    """A manifest whose library lies in the pack as source, and is built in so many seconds."""
+    return {
+        "requirements.txt": "--no-index\n./slow\n",
+        "slow/pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "slow/backend.py": SLOW_BACKEND.format(version=version, seconds=seconds),
+        "slow/wheels.py": Path(wheels.__file__).read_text("utf-8"),
+    }
 
 
 @pytest.fixture
@@ -206,15 +220,8 @@ def test_executions_wait_for_their_environment(client: AttuneClient, refs: list[
     """An execution that comes while the libraries are being installed waits, and then runs."""
     title("T3.19: Waiting for an Environment")
     ref = refs[0]
-    slow: Files = {
-        "requirements.txt": "--no-index\n./slow\n",
-        "slow/pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
-        "slow/backend.py": SLOW_BACKEND,
-        "slow/wheels.py": Path(wheels.__file__).read_text("utf-8"),
-    }
-
     step(1, "Uploading a pack whose library takes seconds to build, and running it at once")
-    upload(client, ref, slow)
+    upload(client, ref, slow_to_build("1.0", seconds=4))
     waiting = client.execute(f"{ref}.show")
     doomed = client.execute(f"{ref}.show")
     pending = environment_of(client, ref)
@@ -233,6 +240,63 @@ def test_executions_wait_for_their_environment(client: AttuneClient, refs: list[
     assert ended["result"]["stdout"].strip() == "1.0"
     assert ended["started_at"] >= ready["updated"]
     assert client.get_execution(doomed["id"])["status"] == "cancelled"
+
+
+@pytest.mark.tier3
+@pytest.mark.dependencies
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
+def test_build_that_dies_is_repeated_once(client: AttuneClient, refs: list[str], stack: Stack) -> None:
+    """A runner that is killed while it builds: another does it. A second one that is killed: that was it."""
+    if not stack.is_local:
+        pytest.skip("runners can be killed only where they are processes of this machine")
+    title("T3.19: Lost Build")
+    lucky, unlucky, _ = refs
+    once, twice = (f"1.{secrets.randbits(40)}" for _ in range(2))  # no other stack of this machine builds those
+
+    step(1, "Killing the runner of a build once")
+    upload(client, lucky, slow_to_build(once, seconds=3))
+    first = client.execute(f"{lucky}.show")["id"]
+    kill_runner_of_build(once)
+    completed = wait_for_execution_status(client, first, "succeeded", timeout=BUILD_TIMEOUT)
+
+    step(2, "Killing the runner of a build, and the one that repeats it")
+    upload(client, unlucky, slow_to_build(twice, seconds=3))
+    second = client.execute(f"{unlucky}.show")["id"]
+    kill_runner_of_build(twice)
+    kill_runner_of_build(twice)
+    failed = wait_for_execution_status(client, second, "failed", timeout=BUILD_TIMEOUT)
+
+    summary(completed["result"]["stdout"], failed["result"]["error"])
+    assert completed["result"]["stdout"].strip() == once
+    assert "the build was lost" in failed["result"]["error"]
+    assert environment_of(client, unlucky)["state"] == "failed"
+
+
+def kill_runner_of_build(version: str) -> None:
+    """Wait until somebody builds that version of the slow library, and kill the function that does. Returns when what
+    it had started is gone too."""
+    building = SLOW_BACKEND.format(version=version, seconds=3)
+
+    def backends() -> list[Path]:
+        return [each for each in Path("/proc").glob("[0-9]*") if read(each / "cwd" / "backend.py") == building]
+
+    process = wait_for(backends, timeout=BUILD_TIMEOUT, what=f"somebody to build {version}")[0]
+    while "runners.zygote" not in read(process / "cmdline"):
+        process = parent(process)
+    os.kill(int(parent(process).name), signal.SIGKILL)
+    wait_for(lambda: not backends(), timeout=10, what="what was being built to be gone")
+
+
+def parent(process: Path) -> Path:
+    return process.with_name(read(process / "stat").rpartition(")")[2].split()[1])
+
+
+def read(path: Path) -> str:
+    """What is in a file of `/proc`; nothing where the process is gone or somebody else's."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 @pytest.mark.tier3

@@ -9,6 +9,7 @@ import pytest
 import chalicelib.api.packs  # noqa: F401  # declares the routes
 from chalicelib.domain import archives
 from chalicelib.domain.entities import Grant
+from chalicelib.store.registry import Put
 
 PACK = {"ref": "mine", "label": "Mine", "version": "1.0.0"}
 
@@ -286,3 +287,48 @@ def test_a_registration_tells_its_flaws(with_packs: Any, tmp_path: Path) -> None
 
 def test_without_a_packs_folder_nothing_is_registered(api: Any) -> None:
     assert register(api, "good").status == 400
+
+
+# --- environments
+
+
+def with_manifest(**more: bytes) -> bytes:
+    texts = {"pack.yaml": b"ref: demo\nversion: 1.0.0\n", "requirements.txt": b"colorlib==1.0\n", **more}
+    return archives.pack(texts)
+
+
+def test_a_pack_shows_the_state_of_its_libraries(api: Any) -> None:
+    pack = upload(api, with_manifest()).data["pack"]
+    (shown,) = pack["environments"]
+    assert shown.pop("updated").endswith("Z")
+    assert shown.pop("key").startswith("python-")
+    assert shown == {"runtime": "python", "state": "pending", "manifest": "requirements.txt"}
+    (listed,) = api.get("/api/v1/packs/demo/environments").data
+    assert api.get("/api/v1/packs/demo").data["environments"] == [listed]
+
+    registry = api.services.store.tenant(api.tenant).registry
+    built = registry.environments.get(listed["key"])
+    done = msgspec.structs.replace(built, state="failed", log="no such library", runtime_version="Python 3.12.4")
+    registry.commit(Put(done))
+    (failed,) = api.get("/api/v1/packs/demo/environments").data
+    assert (failed["state"], failed["log"], failed["runtime_version"]) == ("failed", "no such library", "Python 3.12.4")
+
+    again = api.post("/api/v1/packs/demo/environments")
+    assert (again.status, again.data[0]["state"]) == (202, "pending")
+    assert "log" not in again.data[0]
+
+
+def test_a_pack_without_libraries_has_no_environments(api: Any) -> None:
+    assert "environments" not in upload(api).data["pack"]
+    assert api.get("/api/v1/packs/demo/environments").data == []
+    assert api.post("/api/v1/packs/demo/environments").data == []
+
+
+def test_environments_are_shown_and_built_for_whom_the_pack_is(api: Any) -> None:
+    upload(api, with_manifest())
+    assert api.as_role("core.viewer").get("/api/v1/packs/demo/environments").status == 200
+    assert api.as_role("core.viewer").post("/api/v1/packs/demo/environments").status == 403
+    elsewhere = api.as_role("core.admin", tenant=f"{api.tenant}-other")
+    assert elsewhere.get("/api/v1/packs/demo/environments").status == 404
+    assert elsewhere.post("/api/v1/packs/demo/environments").status == 404
+    assert api.post("/api/v1/packs/core/environments").status == 403
