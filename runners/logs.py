@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Final, Self
 
 from chalicelib.protocol import Logs
+from runners import results
 from runners.capture import KEPT, Capture, Captured
 from runners.output import SHOWN, printable
 from runners.redaction import RedactedStream, Redactor
@@ -25,6 +26,9 @@ PART: Final = 1024 * 1024  # bytes of a part that grows no more
 LAST_UPLOADS: Final = 20.0  # seconds for what is left when the run is over
 _TIMEOUT: Final = 5.0  # seconds for one upload
 _ATTEMPTS: Final = 2
+_NOT_UPLOADED: Final = "logs not uploaded"  # which costs no run its result, and no other its logs
+
+_log = results.logger()
 
 Post = Callable[[str, dict[str, Any]], None]
 
@@ -49,8 +53,8 @@ class LogUpload:
         self._post = post or _post
         self._streams = [_Stream(name, capture, redactor) for name, capture in streams.items()]
         self._until = until
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="logs", daemon=True)
+        self._uploading = threading.Lock()
+        self._over = False
 
     @property
     def parts(self) -> dict[str, int]:
@@ -58,26 +62,34 @@ class LogUpload:
         return {stream.name: stream.parts for stream in self._streams if stream.parts}
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        _watch().add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         last = time.monotonic() + LAST_UPLOADS
         self._until = last if self._until is None else min(last, self._until)
-        self._over.set()
-        self._thread.join(max(0.0, self._until - time.monotonic()) + 1.0)
-
-    def _follow(self) -> None:
-        while not self._over.wait(INTERVAL):
+        self._over = True
+        _watch().remove(self)
+        if not self._uploading.acquire(timeout=max(0.0, self._until - time.monotonic())):
+            return  # the bucket is out of reach
+        try:
             for stream in self._streams:
-                if stream.waits(time.monotonic()):
+                if stream.parts or stream.total > SHOWN:
+                    stream.read()
+                    stream.close()
+                    self._upload(stream)
+        except Exception:
+            _log.exception(_NOT_UPLOADED)
+        finally:
+            self._uploading.release()
+
+    def look(self) -> None:
+        """Upload what has waited long enough, from another thread than the run's."""
+        with self._uploading:
+            for stream in self._streams:
+                if not self._over and stream.waits(time.monotonic()):
                     stream.read()
                     self._upload(stream)
-        for stream in self._streams:
-            if stream.parts or stream.total > SHOWN:
-                stream.read()
-                stream.close()
-                self._upload(stream)
 
     def _upload(self, stream: "_Stream") -> None:
         while (part := stream.next_part()) is not None:
@@ -96,6 +108,41 @@ class LogUpload:
                 self._post(self._form.url, fields)
                 return True
         return False
+
+
+class _Watch:
+    """The one thread that looks at the runs under way. It is not started per run, and sleeps while there is none."""
+
+    def __init__(self) -> None:
+        self._uploads: list[LogUpload] = []
+        self._needed = threading.Event()
+        threading.Thread(target=self._look_around, name="logs", daemon=True).start()
+
+    def add(self, upload: LogUpload) -> None:
+        self._uploads.append(upload)
+        self._needed.set()
+
+    def remove(self, upload: LogUpload) -> None:
+        self._uploads.remove(upload)
+
+    def _look_around(self) -> None:
+        while True:
+            self._needed.wait()
+            time.sleep(INTERVAL)
+            if not self._uploads:
+                self._needed.clear()
+                if self._uploads:  # come just now
+                    self._needed.set()
+            for upload in tuple(self._uploads):
+                try:
+                    upload.look()
+                except Exception:
+                    _log.exception(_NOT_UPLOADED)
+
+
+@cache
+def _watch() -> _Watch:
+    return _Watch()
 
 
 class _Stream:

@@ -80,7 +80,7 @@ while True: time.sleep(0.01)
 def test_a_short_run_that_its_result_shows_whole_uploads_nothing(
     carry_out: Carry, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "INTERVAL", 60.0)
+    monkeypatch.setattr(logs, "PATIENCE", 60.0)
     finished = carry_out("shell", "echo hello", logs=FORM)
 
     assert finished.log_parts == {}
@@ -88,7 +88,7 @@ def test_a_short_run_that_its_result_shows_whole_uploads_nothing(
 
 
 def test_a_long_output_is_uploaded_whole(carry_out: Carry, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "INTERVAL", 60.0)
+    monkeypatch.setattr(logs, "PATIENCE", 60.0)
     finished = carry_out("python", "for n in range(10_000): print('line', n, 'ü' * 20)", logs=FORM)
 
     assert finished.result["stdout_truncated"] is True
@@ -134,7 +134,7 @@ def test_beyond_the_limit_there_is_a_notice(bucket: Bucket) -> None:
 def test_a_lost_part_is_not_a_lost_execution(
     carry_out: Carry, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, refusals: int, kept: bool
 ) -> None:
-    monkeypatch.setattr(logs, "INTERVAL", 60.0)
+    monkeypatch.setattr(logs, "PATIENCE", 60.0)
     bucket.refusals = refusals
     finished = carry_out("shell", f"head -c {2 * SHOWN} /dev/zero", logs=FORM)
 
@@ -172,6 +172,36 @@ def test_what_could_not_be_uploaded_comes_with_the_next_attempt(bucket: Bucket) 
         assert bucket.uploaded.wait(5)
 
     assert bucket.stream("stdout") == b"once"
+
+
+def test_one_run_after_the_other_is_followed(bucket: Bucket) -> None:
+    for number in range(3):
+        capture = Capture()
+        bucket.uploaded.clear()
+        with LogUpload(FORM, {"stdout": capture}, Redactor([]), bucket.post) as upload:
+            capture.add(b"%d" % number)
+            assert bucket.uploaded.wait(5)
+        upload.look()  # as a thread that was about to, when the run ended
+
+        assert bucket.stream("stdout") == b"%d" % number
+
+
+def test_a_run_whose_logs_cannot_be_uploaded_leaves_the_others_alone(bucket: Bucket) -> None:
+    def broken(url: str, fields: dict[str, Any]) -> None:
+        bucket.uploaded.set()
+        raise KeyError(url)
+
+    lost, capture = Capture(), Capture()
+    streams = {"stdout": lost}
+    lost.add(b"x")
+    with LogUpload(FORM, streams, Redactor([]), broken) as upload:
+        assert bucket.uploaded.wait(5)
+        lost.add(b"." * 2 * SHOWN)
+    assert upload.parts == {}
+    bucket.uploaded.clear()
+    with LogUpload(FORM, {"stdout": capture}, Redactor([]), bucket.post):
+        capture.add(b"fine")
+        assert bucket.uploaded.wait(5)
 
 
 def test_the_last_uploads_have_an_end(bucket: Bucket) -> None:
