@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chalicelib.api.action_files import check_entrypoint, files_of
 from chalicelib.api.action_views import (
     ActionQuery,
     ActionResponse,
@@ -162,6 +163,8 @@ def update_action(call: Call, ref: str) -> Data[ActionResponse]:
     runtime = _runtime(call, body)
     if runtime is not None:
         changes |= {"runtime": runtime.id, "runtime_ref": runtime.ref}
+    if body.entrypoint is not None and (files := files_of(call, current)):
+        check_entrypoint(body.entrypoint, files)
     timeout = body.timeout or body.timeout_seconds or current.timeout
     action = msgspec.structs.replace(current, **changes, timeout=timeout, updated=call.now)
     if any(getattr(action, name) != getattr(current, name) for name in _DECISIVE):

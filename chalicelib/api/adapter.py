@@ -19,6 +19,7 @@ from chalice.app import Response as ChaliceResponse
 
 from chalicelib.api import (  # noqa: F401  # importing a resource puts its routes into the table
     access,
+    action_files,
     actions,
     auth,
     docs_page,

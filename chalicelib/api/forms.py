@@ -18,6 +18,7 @@ def parse(content_type: str, body: bytes) -> Form:
         raise BadRequest("multipart/form-data without a boundary")
     fields: dict[str, str] = {}
     files: dict[str, Upload] = {}
+    uploads: list[Upload] = []
     try:
         parser = multipart.MultipartParser(
             BytesIO(body),
@@ -32,6 +33,7 @@ def parse(content_type: str, body: bytes) -> Form:
                 fields[part.name] = part.value
             else:
                 files[part.name] = Upload(part.filename, part.content_type, part.raw)
+                uploads.append(files[part.name])
     except (multipart.MultipartError, UnicodeDecodeError) as error:
         raise BadRequest(f"Malformed multipart body: {error}") from error
-    return Form(fields, files)
+    return Form(fields, files, uploads)

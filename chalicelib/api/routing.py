@@ -250,10 +250,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A decoded multipart form. Of a repeated name the last counts."""
+    """A decoded multipart form. Of a repeated name the last counts; ``uploads`` has every file, in order."""
 
     fields: Mapping[str, str]
     files: Mapping[str, Upload]
+    uploads: Sequence[Upload] = ()
 
     def flag(self, name: str) -> bool:
         """A boolean field: true, 1, yes or on, in any case."""

@@ -9,7 +9,7 @@ import hashlib
 import io
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -61,6 +61,35 @@ def unpack(data: bytes, limits: Limits | None = None) -> dict[str, bytes]:
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise ArchiveError(f"not a tar archive: {error}") from None
     return _under_root(files)
+
+
+def gathered(files: Iterable[tuple[str, bytes]], limits: Limits | None = None) -> dict[str, bytes]:
+    """Files that came one by one, held to the same rules as those of an archive. Raises :class:`ArchiveError`."""
+    limits = limits or Limits()
+    found: dict[str, bytes] = {}
+    for given, content in files:
+        name = _clean(given, limits)
+        if name == ".":
+            raise ArchiveError("a file has no name")
+        if name in found:
+            raise ArchiveError(f"{name!r} is there twice")
+        if len(content) > limits.file:
+            raise ArchiveError(f"{name!r} is larger than {limits.file} bytes")
+        found[name] = content
+    if len(found) > limits.files:
+        raise ArchiveError(f"there are more than {limits.files} files")
+    _check_folders(found)
+    return found
+
+
+def contents(archive: bytes) -> dict[str, bytes]:
+    """The files of an archive that :func:`pack` made."""
+    files: dict[str, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        for member in tar:
+            content = tar.extractfile(member)
+            files[member.name] = content.read() if content else b""
+    return files
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -124,11 +153,15 @@ def _clean(name: str, limits: Limits) -> str:
     return str(path)
 
 
-def _under_root(files: Mapping[str, bytes]) -> dict[str, bytes]:
+def _check_folders(files: Mapping[str, bytes]) -> None:
     for name in files:
         for folder in _folders(name):
             if folder in files:
                 raise ArchiveError(f"{folder!r} is both a file and a folder")
+
+
+def _under_root(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    _check_folders(files)
     if MANIFEST in files:
         return dict(files)
     roots = {PurePosixPath(name).parts[0] for name in files}

@@ -52,7 +52,7 @@ class AttuneClient:
         content: bytes | str | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        files: Mapping[str, Any] | None = None,
+        files: Mapping[str, Any] | Sequence[tuple[str, Any]] | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         """The answer as it came, whatever its status. ``path`` is below ``/api/v1`` unless it starts with ``/``."""
