@@ -193,12 +193,8 @@ def _report(
 def _tools(runtime: str) -> _Tools:
     """The installer for a runtime. Raises :class:`RuntimeMissingError`."""
     if runtime == "python":
-        pip = importlib.util.find_spec("pip")
-        if pip is None or pip.origin is None:
-            raise RuntimeMissingError("there is no `pip` where environments are built")
-        folder = Path(pip.origin).resolve().parent
-        # pip looks around in the folder that it is installed in.
-        return _Tools(str(folder), [str(folder.parent)], PATH, f"Python {platform.python_version()}")
+        pip = _pip()
+        return _Tools(str(pip), [str(pip)], PATH, f"Python {platform.python_version()}")
     interpreter = node()
     path = f"{Path(interpreter).parent}:{PATH}"
     npm = shutil.which("npm", path=f"{path}:{os.environ.get('PATH', '')}")
@@ -207,6 +203,18 @@ def _tools(runtime: str) -> _Tools:
     version = subprocess.run([interpreter, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
     visible = [*installation_of(interpreter), *installation_of(npm)]
     return _Tools(npm, visible, path, f"Node.js {version.stdout.strip()}")
+
+
+def _pip() -> Path:
+    """pip's folder, or the wheel of it that Python itself brings for new virtual environments."""
+    installed = importlib.util.find_spec("pip")
+    if installed is not None and installed.origin is not None:
+        return Path(installed.origin).resolve().parent
+    bundled = importlib.util.find_spec("ensurepip")
+    if bundled is not None and bundled.origin is not None:
+        for wheel in Path(bundled.origin).with_name("_bundled").glob("pip-*.whl"):
+            return wheel.resolve() / "pip"
+    raise RuntimeMissingError("there is no `pip` where environments are built")
 
 
 def _python() -> str:

@@ -1,7 +1,9 @@
 """Environments, built by real installers under the real sandbox, and run with."""
 
+import ensurepip
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -264,6 +266,15 @@ def test_storing_survives_a_hiccup_and_gives_up(platform: Platform, monkeypatch:
     platform.statuses[:] = [403] * 3
     with pytest.raises(environments.UploadError, match="status 403"):
         environments.upload(target, io.BytesIO(b"bytes"), 5)
+
+
+def test_the_pip_that_python_brings_will_do(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pip" else found(name))
+    if not [*Path(ensurepip.__file__).with_name("_bundled").glob("pip-*.whl")]:
+        pytest.skip("this Python brings none")
+    built = platform.build(platform.pack(wants("1.0")))
+    assert built.ready, built.log
 
 
 def test_no_pip_is_a_failure_that_says_so(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
