@@ -101,7 +101,9 @@ def _config(service: str) -> Config:
         tcp_keepalive=True,
         # Presigned URLs would get signature version 2, which newer regions refuse.
         signature_version="s3v4" if service == "s3" else None,
-        s3={"addressing_style": "path"} if service == "s3" and _emulated() else None,
+        # On AWS, presigned URLs would name the global host, which sends others than us-east-1's a redirect that they
+        # are not signed for; those of the virtual style name the region's.
+        s3={"addressing_style": "path" if _emulated() else "virtual"} if service == "s3" else None,
     )
 
 

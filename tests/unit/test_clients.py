@@ -47,3 +47,14 @@ def test_handlers_hear_clients_made_before_and_after() -> None:
     clients.off_event("before-call.*.*", handler)
     clients.s3().list_buckets()
     assert heard == ["ListQueues", "ListBuckets"]
+
+
+@pytest.mark.usefixtures("aws")
+def test_presigned_urls_name_the_regions_host() -> None:
+    wanted = {"Bucket": "b", "Key": "k"}
+    assert (
+        clients.s3()
+        .generate_presigned_url("get_object", Params=wanted)
+        .startswith("https://b.s3.eu-central-1.amazonaws.com/k?")
+    )
+    assert clients.s3().generate_presigned_post(**wanted)["url"] == "https://b.s3.eu-central-1.amazonaws.com/"
