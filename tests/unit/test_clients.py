@@ -51,10 +51,10 @@ def test_handlers_hear_clients_made_before_and_after() -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_presigned_urls_name_the_regions_host() -> None:
-    wanted = {"Bucket": "b", "Key": "k"}
+    wanted = {"Bucket": "bucket", "Key": "k"}
     assert (
         clients.s3()
         .generate_presigned_url("get_object", Params=wanted)
-        .startswith("https://b.s3.eu-central-1.amazonaws.com/k?")
+        .startswith("https://bucket.s3.eu-central-1.amazonaws.com/k?")
     )
-    assert clients.s3().generate_presigned_post(**wanted)["url"] == "https://b.s3.eu-central-1.amazonaws.com/"
+    assert clients.s3().generate_presigned_post(**wanted)["url"] == "https://bucket.s3.eu-central-1.amazonaws.com/"
