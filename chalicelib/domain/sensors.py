@@ -179,7 +179,8 @@ def next_poll(due: datetime | None, *, interval: float, failures: int, wanted: f
         return now + timedelta(seconds=max(1.0, wanted))
     if due is None:
         return now + timedelta(seconds=interval)
-    passed = max(0.0, (now - due).total_seconds())
+    # A poll that came late is not followed at once by the next one.
+    passed = max(0.0, (now - due).total_seconds() + interval / 4)
     return due + timedelta(seconds=(passed // interval + 1) * interval)
 
 
