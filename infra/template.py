@@ -32,6 +32,7 @@ API_SECONDS: Final = 29  # API Gateway gives up after that
 RUNNER_SECONDS: Final = 900  # Lambda's most
 RUNNER_EVENT_AGE_SECONDS: Final = 60  # a run that found no room for so long comes back; less than any lease's grace
 RETENTION_DAYS: Final = 30
+LOG_DAYS: Final = 7  # for which what actions printed is kept whole (semantics §2.6)
 RECEIVES: Final = 5  # deliveries before a message counts as dead (AWS advises at least 5)
 
 
@@ -311,7 +312,9 @@ def _statements() -> dict[str, Json]:
     return {
         "data": _allow([f"dynamodb:{action}" for action in data], *table_arns),
         "secret": _allow(["secretsmanager:GetSecretValue"], {"Ref": "Secret"}),
-        "bucket": _allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], {"Fn::Sub": "${Bucket.Arn}/*"}),
+        "bucket": _allow(
+            ["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging", "s3:DeleteObject"], {"Fn::Sub": "${Bucket.Arn}/*"}
+        ),
         # Without it S3 answers 403 instead of 404 for an object that is not there.
         "list": _allow(["s3:ListBucket"], _arn("Bucket")),
         "send events": _allow(["sqs:SendMessage"], _arn("EventsQueue")),
@@ -369,7 +372,13 @@ def _storage() -> Resources:
                             "Id": "forget-abandoned-uploads",
                             "Status": "Enabled",
                             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
-                        }
+                        },
+                        {
+                            "Id": "forget-logs",
+                            "Status": "Enabled",
+                            "TagFilters": [{"Key": "kind", "Value": "log"}],
+                            "ExpirationInDays": LOG_DAYS,
+                        },
                     ]
                 },
             },

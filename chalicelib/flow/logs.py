@@ -36,7 +36,7 @@ class Log(Protocol):
 def upload_form(blobs: Blobs, execution: Execution) -> Logs:
     """What lets a runner put the logs of this attempt where :func:`log_of` looks, and nothing else. No AWS call."""
     seconds = (execution.timeout or DEFAULT_TIMEOUT) + _MARGIN + int(LEASE_GRACE.total_seconds())
-    form = blobs.presigned_post(_prefix(execution) + "${filename}", MAX_PART, seconds)
+    form = blobs.presigned_post(_prefix(execution) + "${filename}", MAX_PART, seconds, kind="log")
     return Logs(url=form["url"], fields=form["fields"])
 
 

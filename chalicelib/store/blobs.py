@@ -4,11 +4,15 @@ import hashlib
 import time
 from collections import OrderedDict
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 from chalicelib import clients
 
 _REMEMBERED: Final = 1000  # names and URLs kept in memory per process
 _URL_REUSE: Final = 0.25  # the part of its life during which a signed URL is handed out again
+
+# S3: the form field of a POST that sets an object's tags.
+_TAGGING: Final = "<Tagging><TagSet><Tag><Key>kind</Key><Value>{}</Value></Tag></TagSet></Tagging>"
 
 _signed: OrderedDict[tuple[str, str, int], tuple[float, str]] = OrderedDict()
 _stored: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -100,13 +104,20 @@ class Blobs:
         _remember(_signed, wanted, (now + seconds * _URL_REUSE, url))
         return url
 
-    def presigned_post(self, name: str, max_bytes: int, seconds: int = 900) -> dict[str, Any]:
+    def presigned_post(
+        self, name: str, max_bytes: int, seconds: int = 900, *, kind: str | None = None
+    ) -> dict[str, Any]:
         """``{"url", "fields"}`` of a form that uploads a file of at most ``max_bytes`` to ``name``; when that ends in
-        ``${filename}``, any number of files to names that begin with the rest. No AWS call."""
+        ``${filename}``, any number of files to names that begin with the rest. No AWS call.
+
+        ``kind`` becomes the files' tag of that name, by which the bucket's lifecycle knows them (infra/template.py).
+        """
+        tagged = {"tagging": _TAGGING.format(escape(kind))} if kind else {}
         form: dict[str, Any] = clients.s3().generate_presigned_post(
             Bucket=self._bucket,
             Key=self._prefix + name,
-            Conditions=[["content-length-range", 0, max_bytes]],
+            Fields=dict(tagged),
+            Conditions=[["content-length-range", 0, max_bytes], *([tagged] if tagged else [])],
             ExpiresIn=seconds,
         )
         return form

@@ -75,3 +75,11 @@ def test_an_upload_form_may_be_for_all_below_a_name(blobs: Blobs, calls: Calls) 
     assert made[0]["key"] == "acme/logs/1/${filename}"
     assert ["starts-with", "$key", "acme/logs/1/"] in policy["conditions"]
     assert ["content-length-range", 0, 1000] in policy["conditions"]
+    assert "tagging" not in made[0]
+
+
+def test_an_upload_form_can_say_what_its_files_are(blobs: Blobs) -> None:
+    fields = blobs.presigned_post("logs/1", 1000, kind="log")["fields"]
+    tagging = {"tagging": fields["tagging"]}
+    assert "<Key>kind</Key><Value>log</Value>" in fields["tagging"]
+    assert tagging in msgspec.json.decode(base64.b64decode(fields["policy"]))["conditions"]
