@@ -13,7 +13,7 @@ import psutil
 from helpers.client import AttuneClient
 from helpers.stack import Stack, running_stack
 
-from bench import budgets, report, throughput
+from bench import budgets, report, starts, throughput
 from bench.pipeline import open_pipeline
 from bench.workload import Workload, create_workload
 
@@ -35,6 +35,8 @@ class Results(msgspec.Struct, kw_only=True):
     machine: Machine
     counted: budgets.Counted | None = None
     timed: list[throughput.Measurement] = []
+    warm: list[starts.Start] = []
+    cold: list[starts.ColdPack] = []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,10 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     with running_stack() as stack, stack.sign_in() as client:
         workload = create_workload(client)
-        if options.only != "throughput":
+        if options.only in (None, "budgets"):
             results.counted = _count(stack, client, workload)
             print(f"\n{report.budgets(results.counted)}\n", flush=True)
-        if options.only != "budgets":
+        if options.only in (None, "starts"):
+            results.warm, results.cold = starts.measure(client, stack)
+            print(f"\n{report.starts(results.warm, results.cold)}\n", flush=True)
+        if options.only in (None, "throughput"):
             results.timed = _time(stack, client, workload, options.posts)
             print(f"\n{report.throughput(results.timed)}\n", flush=True)
         client.delete_pack(workload.pack)
@@ -60,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Attune's benchmarks.")
-    parser.add_argument("--only", choices=("budgets", "throughput"), help="one of the two parts")
+    parser.add_argument("--only", choices=("budgets", "starts", "throughput"), help="one of the parts")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="where the JSON goes")
     parser.add_argument("--posts", type=int, help="posts per measurement, instead of the usual number")
     return parser

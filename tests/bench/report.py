@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bench.budgets import Counted
+from bench.starts import ColdPack, Start
 from bench.throughput import Measurement
 
 
@@ -30,6 +31,26 @@ def throughput(measurements: Sequence[Measurement]) -> str:
         for each in measurements
     ]
     return _table(head, rows)
+
+
+def starts(warm: Sequence[Start], cold: Sequence[ColdPack]) -> str:
+    head = ("warm start", "starts", "inside ms", "p95", "whole ms", "p95", "CPU ms each")
+    rows = [
+        (
+            each.kind,
+            str(each.starts),
+            f"{each.inside_median_ms:.1f}",
+            f"{each.inside_p95_ms:.1f}",
+            f"{each.whole_median_ms:.0f}",
+            f"{each.whole_p95_ms:.0f}",
+            "-" if each.cpu_ms is None else f"{each.cpu_ms:.1f}",
+        )
+        for each in warm
+    ]
+    packs = [
+        (each.libraries, f"{each.packed_bytes:,}", f"{each.ready_s:.1f}", f"{each.first_run_ms:.0f}") for each in cold
+    ]
+    return f"{_table(head, rows)}\n\n{_table(('libraries, cold', 'bytes', 'ready after s', 'first run ms'), packs)}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
