@@ -4,7 +4,8 @@ A manifest is known by a digest of its content, and of everything in the pack th
 further requirement files, tarballs, lock files. Packs with the same digest run with the same environment.
 
 No installer's grammar is known here. Every word of a manifest that names a file or a folder of the pack counts as a
-reference: one too many costs a build, one too few would run a pack with another's libraries.
+reference, and where code of the pack takes part in the installation, every file of the pack counts: one too many costs
+a build, one too few would run a pack with another's libraries.
 """
 
 import hashlib
@@ -28,6 +29,8 @@ _BESIDE: Final[Mapping[LibraryRuntime, tuple[str, ...]]] = {
 }
 _WORDS: Final = re.compile(rb"[^\s\"'=@,;<>()\[\]{}#]+")
 _NESTED: Final = (".txt", ".in", ".toml", ".cfg", ".json")  # files that may refer to further ones
+_CODE: Final = ("setup.py", "pyproject.toml", "package.json")  # of a package that lies in the pack as source
+_HOOKS: Final = ("preinstall", "install", "postinstall", "prepare")  # scripts that npm runs
 _MOST_SCANNED: Final = 1 << 20  # bytes of one file
 
 
@@ -37,6 +40,7 @@ class _PackageJson(msgspec.Struct, rename="camel"):
     dependencies: dict[str, str] = {}
     optional_dependencies: dict[str, str] = {}
     workspaces: list[str] | dict[str, list[str]] = []
+    scripts: dict[str, str] = {}
 
 
 def manifests(files: Mapping[str, bytes]) -> dict[LibraryRuntime, str]:
@@ -62,11 +66,25 @@ def _asks(runtime: LibraryRuntime, files: Mapping[str, bytes]) -> bool:
         return any(line.strip() and not line.lstrip().startswith(b"#") for line in content.splitlines())
     if any(name.startswith("node_modules/") for name in files):
         return False
+    asked = _package(content)
+    # What cannot be read is the installer's to complain about.
+    return asked is None or bool(asked.dependencies or asked.optional_dependencies or asked.workspaces)
+
+
+def _package(content: bytes) -> _PackageJson | None:
     try:
-        asked = msgspec.json.decode(content, type=_PackageJson)
+        return msgspec.json.decode(content, type=_PackageJson)
     except msgspec.DecodeError:
-        return True  # the installer will say what is wrong with it
-    return bool(asked.dependencies or asked.optional_dependencies or asked.workspaces)
+        return None
+
+
+def _runs_code(runtime: LibraryRuntime, counted: set[str], files: Mapping[str, bytes]) -> bool:
+    """Whether the installation runs code of the pack, which may read any file of it."""
+    manifest = FILES[runtime]
+    if any(posixpath.basename(name) in _CODE for name in counted if name != manifest):
+        return True
+    asked = _package(files[manifest]) if runtime == "node" else None
+    return asked is not None and any(hook in asked.scripts for hook in _HOOKS)
 
 
 def _digest(runtime: LibraryRuntime, files: Mapping[str, bytes]) -> str:
@@ -80,7 +98,7 @@ def _digest(runtime: LibraryRuntime, files: Mapping[str, bytes]) -> str:
         if name.endswith(_NESTED) or name == ".npmrc":
             ahead += _named(files[name][:_MOST_SCANNED], posixpath.dirname(name), files)
     digest = hashlib.sha256(f"{_FORMAT} {runtime}".encode())
-    for name in sorted(counted):
+    for name in sorted(files if _runs_code(runtime, counted, files) else counted):
         digest.update(f"\0{name}\0{hashlib.sha256(files[name]).hexdigest()}".encode())
     return digest.hexdigest()
 

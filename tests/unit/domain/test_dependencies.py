@@ -78,7 +78,17 @@ def test_a_wheel_beside_the_others_matters() -> None:
 def test_every_way_to_name_a_file_of_the_pack_counts(line: str, file: str) -> None:
     files = {"requirements.txt": line.encode(), file: b"one"}
     assert manifests({**files, file: b"two"}) != manifests(files)
-    assert manifests({**files, "elsewhere/x.txt": b""}) == manifests(files) or line == "."
+    elsewhere = manifests({**files, "elsewhere/x.txt": b""})
+    assert (elsewhere == manifests(files)) == (line not in (".", "./local"))
+
+
+def test_a_package_that_is_built_may_read_the_whole_pack() -> None:
+    files = {"requirements.txt": b"./own", "own/pyproject.toml": b"", "payload.py": b"one"}
+    assert manifests({**files, "payload.py": b"two"}) != manifests(files)
+    hooked = {"package.json": b'{"dependencies": {"a": "1"}, "scripts": {"postinstall": "node x"}}', "y.js": b"one"}
+    assert manifests({**hooked, "y.js": b"two"}) != manifests(hooked)
+    tested = {"package.json": b'{"dependencies": {"a": "1"}, "scripts": {"test": "node x"}}', "y.js": b"one"}
+    assert manifests({**tested, "y.js": b"two"}) == manifests(tested)
 
 
 def test_requirement_files_are_followed_from_where_they_lie() -> None:
