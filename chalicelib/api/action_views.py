@@ -49,6 +49,7 @@ class CreateActionRequest(Body, kw_only=True, frozen=True):
     log_retention_limit: Limit | None = None
     timeout: Limit | None = None
     timeout_seconds: Limit | None = None
+    secrets: list[Ref] | None = None
     parameter_delivery: ParameterDelivery | None = None
     parameter_format: ParameterFormat | None = None
     output_format: OutputFormat | None = None
@@ -78,6 +79,7 @@ class UpdateActionRequest(Body, kw_only=True, frozen=True):
     log_retention_limit: Patch[Limit] = None
     timeout: Limit | None = None
     timeout_seconds: Limit | None = None
+    secrets: list[Ref] | None = None
     parameter_delivery: ParameterDelivery | None = None
     parameter_format: ParameterFormat | None = None
     output_format: OutputFormat | None = None
@@ -111,6 +113,7 @@ class _ActionView(View, kw_only=True, frozen=True):
     log_retention_policy: Omittable[RetentionPolicy] = UNSET
     log_retention_limit: Omittable[int] = UNSET
     timeout_seconds: Omittable[int] = UNSET
+    secrets: Omittable[list[str]] = UNSET
     container: Omittable[Container] = UNSET
     created: datetime
     updated: datetime

@@ -18,6 +18,7 @@ from chalicelib.api.components import containing, is_hidden, pack_for_new, requi
 from chalicelib.api.errors import NotFound, Unprocessable
 from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
 from chalicelib.api.views import Data, Page, Success, given, patched
+from chalicelib.domain import refs
 from chalicelib.domain.entities import Action, Runtime
 from chalicelib.domain.parameters import check_schema
 from chalicelib.domain.runtimes import CONTAINER, SHELL
@@ -38,6 +39,7 @@ _PLAIN: Final = (
     "out_schema",
     "accesses_mcp",
     "default_execution_permission_set_refs",
+    "secrets",
     "parameter_delivery",
     "parameter_format",
     "output_format",
@@ -57,6 +59,7 @@ _DECISIVE: Final = (
     "container",
     "param_schema",
     "out_schema",
+    "secrets",
     "default_execution_permission_set_refs",
 )
 
@@ -191,6 +194,8 @@ def delete_action(call: Call, ref: str) -> Success:
 def _check(call: Call, action: Action) -> None:
     check_schema(action.param_schema)
     check_schema(action.out_schema)
+    for ref in action.secrets:
+        refs.key_ref(ref)
     if action.runtime_ref == CONTAINER and action.container is None:
         raise Unprocessable('an action of core.container names its image: "container": {"image": ...}')
     require_delegable(call, action.default_execution_permission_set_refs)

@@ -97,6 +97,7 @@ class Action(Definition, kw_only=True, frozen=True):
     artifact_retention_limit: int | None = None
     log_retention_policy: RetentionPolicy | None = None
     log_retention_limit: int | None = None
+    secrets: list[str] = []  # refs of keys that it asks for, beyond those of its pack and its own (README 11)
     parameter_delivery: ParameterDelivery = "stdin"
     parameter_format: ParameterFormat = "json"
     output_format: OutputFormat = "text"

@@ -200,6 +200,7 @@ class _ActionFile(_Placed, kw_only=True):
     runner_type: str = "shell"
     workflow_file: str | None = None
     output: _Schema = None
+    secrets: list[str] = []
     parameter_delivery: ParameterDelivery = "stdin"
     parameter_format: ParameterFormat = "json"
     output_format: OutputFormat = "text"
@@ -361,6 +362,7 @@ class _Reader:
             "required_worker_runtimes": given.required_worker_runtimes or {},
             "param_schema": _checked_schema("parameters", given.parameters),
             "out_schema": _checked_schema("output", given.output),
+            "secrets": [_key_ref(each) for each in given.secrets],
             "accesses_mcp": given.accesses_mcp,
             "default_execution_permission_set_refs": given.default_execution_permission_set_refs,
             "parameter_delivery": given.parameter_delivery,
@@ -448,6 +450,13 @@ class _Reader:
 
 def _name(ref: str) -> str:
     return ref.partition(".")[2]
+
+
+def _key_ref(ref: str) -> str:
+    try:
+        return refs.key_ref(ref)
+    except refs.RefError as error:
+        raise _BrokenError(str(error), "$.secrets") from None
 
 
 def _switch(enabled: bool | None) -> dict[str, Json]:  # noqa: FBT001  # a field's value, not a mode

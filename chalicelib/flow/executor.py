@@ -1,12 +1,17 @@
 """The executor: claims what is requested, gathers what its run needs, hands it to the execution plane (design §3)."""
 
+import re
 import secrets
 from collections.abc import Sequence
+from typing import Final
+
+import msgspec
 
 from chalicelib.domain.entities import Action, Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
 from chalicelib.domain.parameters import secret_names
 from chalicelib.domain.runtimes import HTTP, NATIVE, RUNNERS
+from chalicelib.domain.templates import REDACTED
 from chalicelib.flow import containers, environments, sensors
 from chalicelib.flow.archives import archive_of
 from chalicelib.flow.batches import one_by_one
@@ -19,6 +24,8 @@ from chalicelib.flow.tokens import token_hash
 from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run, SensorDue
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
+
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_]")
 
 
 def handle(services: Services, messages: Sequence[ExecutionRequested | EnvironmentRequested | SensorDue]) -> list[int]:
@@ -127,6 +134,7 @@ def _environment(
         for name, value in (runtime.execution_config.get("env_vars") or {}).items():
             environment[name] = value if isinstance(value, str) else str(value.get("value", ""))
     environment |= execution.env_vars or {}
+    environment |= _context(execution.config)
     environment |= {
         "ATTUNE_EXEC_ID": str(execution.id),
         "ATTUNE_ACTION": action.ref,
@@ -146,6 +154,20 @@ def _environment(
             now=services.clock(),
         )
     return environment
+
+
+def _context(config: Json) -> dict[str, str]:
+    """``ATTUNE_CONTEXT_<KEY>`` for what the parameter ``context`` holds; no secret of it (README 11)."""
+    context = config.get("context") if isinstance(config, dict) else None
+    if not isinstance(context, dict) or context == REDACTED:
+        return {}
+    return {
+        f"ATTUNE_CONTEXT_{_NOT_IN_NAMES.sub('_', name).upper()}": value
+        if isinstance(value, str)
+        else msgspec.json.encode(value).decode()
+        for name, value in context.items()
+        if value not in (None, REDACTED)
+    }
 
 
 def _strings_under(parameters: dict[str, Json], names: frozenset[str]) -> list[str]:

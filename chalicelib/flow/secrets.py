@@ -51,21 +51,24 @@ def seal(services: Services, tenant: str, execution: Execution, action: Action) 
 
 
 def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action) -> Revealed:
-    """The parameters of ``execution`` with its secrets in place, and its pack's and action's own keys by name.
+    """The parameters of ``execution`` with its secrets in place, and by name the keys that its action asks for, its
+    pack's and its own.
 
-    Own keys are merged over the parameters by name, the action's last (semantics §2.6). Any other key must be one that
-    the executor may read and decrypt. Raises :class:`UnknownKeyError`.
+    They are merged over the parameters in this order (semantics §2.6). A key that is not the pack's or the action's own
+    must be one that the executor may read and decrypt. Raises :class:`UnknownKeyError`.
     """
     own = {key.ref: key for key in snapshot.keys_of_action(action.ref, action.pack_ref)}
     hidden: list[str] = []
 
     def read(source: Mapping[str, str]) -> Json:
         if "key" in source:
-            key = own.get(source["key"]) or key_for(services, snapshot, source["key"], execution.executor)
-            return open_key(key)
+            return open_key(named(source["key"]))
         value = open_source(services, snapshot, source)
         hidden.extend(strings_in(value))
         return value
+
+    def named(ref: str) -> Key:
+        return own.get(ref) or key_for(services, snapshot, ref, execution.executor)
 
     def open_key(key: Key) -> Json:
         value = services.cipher.open(tenant, key.ref, key.sealed)
@@ -74,7 +77,8 @@ def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execu
         return value
 
     parameters = put_secrets(execution.config or {}, execution.secrets or {}, read)
-    return Revealed({**parameters, **{key.name: open_key(key) for key in own.values()}}, hidden)
+    by_name = {key.name: key for key in (*map(named, action.secrets), *own.values())}
+    return Revealed({**parameters, **{name: open_key(key) for name, key in by_name.items()}}, hidden)
 
 
 def key_for(services: Services, snapshot: Snapshot, ref: str, identity_id: int | None) -> Key:

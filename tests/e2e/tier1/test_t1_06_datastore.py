@@ -6,7 +6,7 @@ import json
 
 import pytest
 from helpers.client import ApiError, AttuneClient, Json
-from helpers.fixtures import create_webhook_trigger, unique_ref
+from helpers.fixtures import create_webhook_trigger, pack_archive, unique_ref
 from helpers.polling import wait_for_execution_count, wait_for_execution_status
 
 pytestmark = [pytest.mark.tier1, pytest.mark.secrets]
@@ -89,6 +89,29 @@ def test_secret_named_by_execute(client: AttuneClient, test_pack: dict[str, Json
     assert hashlib.sha256(b"").hexdigest() in nothing["result"]["stdout"]
     unknown = client.request("POST", "executions/execute", json={"action_ref": action, "secrets": ["no.such.key"]})
     assert unknown.status_code in {404, 422}
+
+
+def test_secrets_that_an_action_asks_for(client: AttuneClient, test_pack: dict[str, Json]) -> None:
+    """``secrets`` of the action, by API and in its file, bring system keys to whoever runs it and may read them."""
+    pack, own = test_pack["ref"], unique_ref("asks")
+    key = f"{unique_ref('sys')}.token"
+    client.create_secret(key, SECRET)
+    client.create_action(f"{pack}.user", pack, entrypoint=SHOW_DIGEST, secrets=[key])
+    files = {
+        "pack.yaml": f"ref: {own}\nlabel: Own\nversion: 1.0.0\n",
+        "actions/user.yaml": f"ref: {own}.user\nrunner_type: python\nentry_point: u.py\nsecrets: [{key}]\n",
+        "actions/u.py": "import hashlib, json, sys\n"
+        "print(hashlib.sha256(json.load(sys.stdin)['token'].encode()).hexdigest())\n",
+    }
+    client.upload_pack(pack_archive(files), strict=True)
+
+    ended = [wait_for_execution_status(client, client.execute(f"{ref}.user")["id"], "succeeded") for ref in (pack, own)]
+    client.delete_secret(key)
+    gone = wait_for_execution_status(client, client.execute(f"{own}.user")["id"], "failed")
+    client.delete_pack(own)
+
+    assert all(DIGEST in execution["result"]["stdout"] for execution in ended)
+    assert gone["result"]["error"] == f"unknown key: {key}"
 
 
 def test_keystore_in_a_rule(client: AttuneClient, test_pack: dict[str, Json]) -> None:

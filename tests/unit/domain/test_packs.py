@@ -123,6 +123,7 @@ required_worker_runtimes: {python: ">=3.11"}
 worker_selector: {zone: a}
 worker_tolerations: [{key: gpu}]
 worker_affinity: {required: []}
+secrets: [shared.token]
 accesses_mcp: true
 default_execution_permission_set_refs: [standard]
 log_retention_policy: days
@@ -142,6 +143,7 @@ tags: [ignored]
         "required_worker_runtimes": {"python": ">=3.11"},
         "param_schema": {"count": {"type": "integer", "required": True}},
         "out_schema": {"total": {"type": "integer"}},
+        "secrets": ["shared.token"],
         "accesses_mcp": True,
         "default_execution_permission_set_refs": ["standard"],
         "parameter_delivery": "file",

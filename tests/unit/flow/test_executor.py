@@ -170,3 +170,42 @@ def test_variables_of_the_request_reach_the_action_under_the_platforms_own(world
     (run,) = world.runner.runs
     assert run.environment["GREETING"] == "hello"
     assert run.environment["ATTUNE_ACTION"] == "p.act"
+
+
+def test_keys_that_the_action_asks_for_come_before_those_of_its_own(world: World) -> None:
+    world.put_key("shared.token", "shared")
+    world.put_key("shared.region", "eu", encrypted=False)
+    world.put_key("p.token", "pack's", owner_type="pack", owner_pack_ref="p")
+    asking = world.put_action("p.asking", secrets=["shared.token", "shared.region"])
+    _, request = start(world, asking, executor=world.owner.id)
+    executor.handle(world.services, [request])
+    (run,) = world.runner.runs
+    assert run.parameters == {"token": "pack's", "region": "eu"}
+
+
+def test_an_action_gets_no_key_that_its_executor_may_not_read(world: World) -> None:
+    world.put_key("shared.token", "shared")
+    somebody = world.put(Identity, "somebody@example.org")
+    asking = world.put_action("p.asking", secrets=["shared.token"])
+    for who in (somebody.id, None):
+        id_, request = start(world, asking, executor=who)
+        executor.handle(world.services, [request])
+        assert world.activity.get_execution(id_).result["error"] == "unknown key: shared.token"
+    assert world.runner.runs == []
+
+
+def test_the_parameter_context_is_in_the_environment_without_its_secrets(world: World) -> None:
+    context = {"team": "ops", "run-id": 7, "nested": {"a": [1]}, "nothing": None}
+    _, request = start(world, parameters={"context": context, "other": "x"})
+    executor.handle(world.services, [request])
+    environment = world.runner.runs[0].environment
+    found = {name: value for name, value in environment.items() if name.startswith("ATTUNE_CONTEXT_")}
+    assert found == {
+        "ATTUNE_CONTEXT_TEAM": "ops",
+        "ATTUNE_CONTEXT_RUN_ID": "7",
+        "ATTUNE_CONTEXT_NESTED": '{"a":[1]}',
+    }
+    secret = world.put_action("p.secret", param_schema={"context": {"type": "object", "secret": True}})
+    _, request = start(world, secret, {"context": {"token": "hunter2"}})
+    executor.handle(world.services, [request])
+    assert "hunter2" not in str(world.runner.runs[1].environment)
