@@ -4,6 +4,7 @@ Pure. A sensor's *process* is a row and no process at all: it waits, it is claim
 numbers the polls; a message about any other turn than the current one is outdated, so that no poll ever runs twice.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -180,13 +181,13 @@ def next_poll(due: datetime | None, *, interval: float, failures: int, wanted: f
     if due is None:
         return now + timedelta(seconds=interval)
     # A poll that came late is not followed at once by the next one.
-    passed = max(0.0, (now - due).total_seconds() + interval / 4)
+    passed = max(0.0, (now - due).total_seconds() + interval / 2)
     return due + timedelta(seconds=(passed // interval + 1) * interval)
 
 
 def delay_until(moment: datetime | None, now: datetime) -> int:
     """The whole seconds to delay a message by, for it to arrive closest to ``moment``."""
-    return 0 if moment is None else max(0, round((moment - now).total_seconds()))
+    return 0 if moment is None else max(0, math.floor((moment - now).total_seconds() + 0.5))
 
 
 def document(

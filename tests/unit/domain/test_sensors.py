@@ -31,7 +31,7 @@ def after(seconds: float) -> datetime:
 
 @pytest.mark.parametrize(
     ("late", "expected"),
-    [(0, 10), (3, 10), (7.4, 10), (7.6, 20), (10, 20), (95, 100), (99, 110)],
+    [(0, 10), (3, 10), (4.9, 10), (5.1, 20), (10, 20), (94, 100), (96, 110)],
 )
 def test_the_rhythm_does_not_drift(late: float, expected: float) -> None:
     polled = sensors.polled(DUE, interval=10, now=after(late))
@@ -44,7 +44,7 @@ def test_the_next_poll_is_always_to_come(interval: float, late: float) -> None:
     polled = sensors.polled(DUE, interval=interval, now=after(late))
     assert polled.next_poll is not None
     gap = (polled.next_poll - after(late)).total_seconds()
-    assert interval / 4 - 0.01 <= gap <= interval * 1.25 + 0.01
+    assert interval / 2 - 0.01 <= gap <= interval * 1.5 + 0.01
 
 
 def test_a_sensor_may_say_when_it_looks_again() -> None:
