@@ -317,7 +317,7 @@ def _delay(fire: datetime, fired_at: datetime) -> int:
 
 def _interval(params: Mapping[str, Json]) -> Interval:
     unit = params.get("unit", "seconds")
-    if unit not in _UNITS:
+    if not isinstance(unit, str) or unit not in _UNITS:
         raise ScheduleError(f"unit: must be one of {', '.join(_UNITS)}, not {unit!r}")
     seconds = _whole(params, "interval") * _UNITS[unit]
     if seconds > _LONGEST:

@@ -84,6 +84,10 @@ def arm(
 def look(timer: Timer, now: datetime) -> tuple[Timer, list[Firing]]:
     """The timer after a look at it, and what is to be sent out, or sent out again."""
     schedule, anchor = timer.schedule, timer.anchor
+    if timer.done > timer.sent:
+        # A look sent this and died before it could write that down; the claim came all the same.
+        unwritten = schedules.fires(schedule, anchor, after=timer.sent, until=timer.done, limit=OUTSTANDING)
+        timer = msgspec.structs.replace(timer, sent=timer.done, count=timer.count + len(unwritten))
     outstanding = _outstanding(timer, schedule)
     pending = [fire for fire in outstanding if fire not in timer.claimed]
     done, cut, again = timer.sent if not pending else _before(timer, pending[0]), None, []
@@ -107,7 +111,7 @@ def look(timer: Timer, now: datetime) -> tuple[Timer, list[Firing]]:
     sent = fresh[-1] if fresh else sent
     count = timer.count + len(fresh)
     following = schedule.after(sent, anchor)
-    unclaimed = pending + fresh
+    unclaimed = pending + [fire for fire in fresh if fire not in timer.claimed]
     after = None if following is None else following - LEAD
     looked = msgspec.structs.replace(
         timer,
@@ -129,7 +133,7 @@ def look(timer: Timer, now: datetime) -> tuple[Timer, list[Firing]]:
             only=len(unclaimed) == 1 and not looked.claimed,
             then=after,
         )
-        for fire in [*again, *fresh]
+        for fire in [*again, *(fire for fire in fresh if fire not in timer.claimed)]
     ]
     return looked, firings
 

@@ -34,7 +34,7 @@ from chalicelib.store.timers import TOGETHER, Arm, Disarm, Shot, StoredTimer
 T = TypeVar("T")
 
 # SQS delays by whole seconds. A message may come this much early, and waits; or late by the rest of a second.
-_EARLY: Final = 0.25
+_EARLY: Final = 0.5
 _AT_ONCE: Final = 8  # calls in flight, of a tick that has much to write
 
 
