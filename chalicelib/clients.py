@@ -62,6 +62,10 @@ def lambda_() -> Client:
     return client("lambda")
 
 
+def ecs() -> Client:
+    return client("ecs")
+
+
 def secretsmanager() -> Client:
     return client("secretsmanager")
 

@@ -140,6 +140,22 @@ class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"
     stop_url: str | None = None  # for containers: answers 200 once the execution is to be cancelled
 
 
+class TaskStopped(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="stopped"):
+    """EventBridge → conductor: what the stack's rule takes of ECS's "Task State Change"."""
+
+    group: str  # tenant:…
+    started_by: str  # execution/attempt
+    stop_code: str = ""
+    reason: str = ""
+
+
+class Task(msgspec.Struct, kw_only=True, frozen=True):
+    """What a task of ECS finds at its URL: the run, and the form to upload its :class:`RunFinished` with."""
+
+    run: Run
+    result: Logs
+
+
 class RunFinished(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="finished"):
     """Runner → conductor. ``result`` has the shape of ``semantics.md`` §2.6."""
 

@@ -12,6 +12,7 @@ from chalicelib import clients
 from chalicelib.domain.ids import LOW_BITS, Sequence
 from chalicelib.flow.invoker import Invoker
 from chalicelib.flow.queues import Queues
+from chalicelib.flow.tasks import Tasks
 from chalicelib.security.encryption import Cipher
 from chalicelib.security.keyring import Keyring
 from chalicelib.security.tokens import Tokens
@@ -37,6 +38,7 @@ class Services:
     tokens: Tokens
     queues: Queues
     invoker: Invoker
+    tasks: Tasks | None = None  # None: containers run where the other runs do
     clock: Callable[[], datetime] = utc_now
     ids: Sequence = field(default_factory=lambda: Sequence(secrets.randbits(LOW_BITS)))
 
@@ -64,4 +66,5 @@ def open_services(settings: Settings) -> Services:
         tokens=Tokens(keyring),
         queues=Queues(clients.sqs, events_url=settings.events_queue, executions_url=settings.executions_queue),
         invoker=Invoker(clients.lambda_, function=settings.runner_function, isolated=settings.tenant_isolation),
+        tasks=Tasks(clients.ecs, settings.tasks) if settings.tasks else None,
     )

@@ -7,6 +7,19 @@ import msgspec
 DEFAULT_TENANT = "default"  # whom public registration and a login without `tenant` mean (README 1)
 
 
+class TaskSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """Where containers run as tasks of ECS. ``closed_groups`` let them reach what they are started from, no more."""
+
+    cluster: str
+    image: str  # the platform's, from infra/task.Dockerfile
+    role: str  # that ECS fetches images and writes logs with; a task itself has none
+    subnets: list[str]
+    closed_groups: list[str]
+    open_groups: list[str]
+    logs: str
+    public_address: bool = False
+
+
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """Set by the stack for every control-plane function (``infra``)."""
 
@@ -22,6 +35,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     self_registration: bool = False
     tenant_isolation: bool = False  # Lambda's tenant isolation mode for the runner
     packs_dir: str | None = None  # where POST /packs/register may read; unset: the route is refused
+    tasks: TaskSettings | None = None  # None: containers run where the other runs do
     default_tenant: str = DEFAULT_TENANT
 
 
@@ -40,4 +54,18 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         self_registration=environment.get("ATTUNE_SELF_REGISTRATION") == "on",
         tenant_isolation=environment.get("ATTUNE_TENANT_ISOLATION") == "on",
         packs_dir=environment.get("ATTUNE_PACKS_DIR"),
+        tasks=_task_settings(environment) if environment.get("ATTUNE_TASK_CLUSTER") else None,
+    )
+
+
+def _task_settings(environment: Mapping[str, str]) -> TaskSettings:
+    return TaskSettings(
+        cluster=environment["ATTUNE_TASK_CLUSTER"],
+        image=environment["ATTUNE_TASK_IMAGE"],
+        role=environment["ATTUNE_TASK_ROLE"],
+        subnets=environment["ATTUNE_TASK_SUBNETS"].split(","),
+        closed_groups=environment["ATTUNE_TASK_CLOSED_GROUPS"].split(","),
+        open_groups=environment["ATTUNE_TASK_OPEN_GROUPS"].split(","),
+        logs=environment["ATTUNE_TASK_LOGS"],
+        public_address=environment.get("ATTUNE_TASK_PUBLIC_ADDRESS") == "on",
     )

@@ -107,7 +107,7 @@ def overlay(chalice: Mapping[str, Json], code: Code, scale: Scale) -> dict[str, 
             resources[logical_id] = resource
     resources |= deepcopy(tables.RESOURCES)
     runtime = next(r["Properties"]["Runtime"] for r in generated.values() if r["Type"] == "AWS::Serverless::Function")
-    resources |= _queues() | _storage() | _runner(code, scale, runtime) | _alarms(sorted(FUNCTIONS))
+    resources |= _queues() | _storage() | _runner(code, scale, runtime) | _tasks() | _alarms(sorted(FUNCTIONS))
     for table in tables.RESOURCES:
         resources[table] |= {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
     template["Parameters"] = _PARAMETERS
@@ -151,6 +151,23 @@ _PARAMETERS: Final[Json] = {
         "Default": "",
         "Description": "Private networks and addresses that HTTP actions may call, separated by commas.",
     },
+    "TaskImage": {
+        "Type": "String",
+        "Default": "",
+        "Description": "The image of infra/task.Dockerfile. Empty: container actions do not run on ECS.",
+    },
+    "TaskSubnets": {"Type": "String", "Default": "", "Description": "Subnets of container actions, by comma."},
+    "TaskClosedGroups": {
+        "Type": "String",
+        "Default": "",
+        "Description": "Security groups, by comma, that let a task reach S3, its registry and its logs, and no more.",
+    },
+    "TaskOpenGroups": {
+        "Type": "String",
+        "Default": "",
+        "Description": "Security groups, by comma, for container actions that ask for a network.",
+    },
+    "TaskPublicAddress": {"Type": "String", "Default": "off", "AllowedValues": ["on", "off"]},
     "AlarmTopic": {"Type": "String", "Default": "", "Description": "ARN of the SNS topic alarms go to, if any."},
     "Fingerprint": {"Type": "String", "Default": "", "Description": "Of the code and settings that were deployed."},
 }
@@ -159,6 +176,7 @@ _CONDITIONS: Final[Json] = {
     "IsEmulator": {"Fn::Equals": [{"Ref": "Emulator"}, "yes"]},
     "HasApiUrl": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ApiUrl"}, ""]}]},
     "HasPacksDir": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PacksDir"}, ""]}]},
+    "HasTasks": {"Fn::Not": [{"Fn::Equals": [{"Ref": "TaskImage"}, ""]}]},
     "HasAlarmTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmTopic"}, ""]}]},
     "HasTenantIsolation": {"Fn::Equals": [{"Ref": "TenantIsolation"}, "on"]},
 }
@@ -230,6 +248,14 @@ def _environment(*, with_api: bool) -> Json:
         "ATTUNE_TENANT_ISOLATION": {"Ref": "TenantIsolation"},
         "ATTUNE_PACKS_DIR": _if("HasPacksDir", {"Ref": "PacksDir"}),
         "ATTUNE_CORS_ORIGINS": {"Ref": "CorsOrigins"},
+        "ATTUNE_TASK_IMAGE": {"Ref": "TaskImage"},
+        "ATTUNE_TASK_CLUSTER": _if("HasTasks", {"Ref": "TaskCluster"}),
+        "ATTUNE_TASK_ROLE": _if("HasTasks", _arn("TaskExecutionRole")),
+        "ATTUNE_TASK_LOGS": _if("HasTasks", {"Ref": "TaskLogs"}),
+        "ATTUNE_TASK_SUBNETS": {"Ref": "TaskSubnets"},
+        "ATTUNE_TASK_CLOSED_GROUPS": {"Ref": "TaskClosedGroups"},
+        "ATTUNE_TASK_OPEN_GROUPS": {"Ref": "TaskOpenGroups"},
+        "ATTUNE_TASK_PUBLIC_ADDRESS": {"Ref": "TaskPublicAddress"},
         "ATTUNE_STAGE": STAGE,
     }
 
@@ -451,6 +477,84 @@ def _runner(code: Code, scale: Scale, runtime: str) -> Resources:
             },
         },
     }
+
+
+_ACCOUNT_ECS: Final = "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}"
+
+
+def _tasks() -> Resources:
+    """What container actions need on ECS: a cluster, a role for the service (tasks have none), and the word that a task
+    has stopped, which comes to the conductor without the overrides that hold its key."""
+    pulls = ("GetAuthorizationToken", "BatchCheckLayerAvailability", "GetDownloadUrlForLayer", "BatchGetImage")
+    # Which images are run is not known here; ECS fetches them, and code in a task has no role at all.
+    role = _role("TaskLogs", [_allow([f"ecr:{action}" for action in pulls], "*")])
+    trust = role["Properties"]["AssumeRolePolicyDocument"]["Statement"][0]
+    trust["Principal"] = {"Service": "ecs-tasks.amazonaws.com"}
+    stopped = {"clusterArn": [_arn("TaskCluster")], "lastStatus": ["STOPPED"]}
+    words = {"group": "group", "started_by": "startedBy", "stop_code": "stopCode", "reason": "stoppedReason"}
+    report = {"kind": '"stopped"'} | {name: f"<{name}>" for name in words}
+    resources: Resources = {
+        "TaskCluster": {"Type": "AWS::ECS::Cluster"},
+        "TaskLogs": _log_group("tasks"),
+        "TaskExecutionRole": role,
+        "ExecutorRunsTasks": {
+            "Type": "AWS::IAM::Policy",
+            "Properties": {
+                "PolicyName": "tasks",
+                "Roles": [{"Ref": "ExecutorRole"}],
+                "PolicyDocument": {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        _allow(["ecs:RegisterTaskDefinition"], "*"),  # AWS knows no narrower resource for it
+                        _allow(
+                            ["ecs:RunTask"],
+                            {"Fn::Sub": f"{_ACCOUNT_ECS}:task-definition/attune-*"},
+                        ),
+                        _allow(["iam:PassRole"], _arn("TaskExecutionRole")),
+                    ],
+                },
+            },
+        },
+        "TaskStopped": {
+            "Type": "AWS::Events::Rule",
+            "Properties": {
+                "EventPattern": {
+                    "source": ["aws.ecs"],
+                    "detail-type": ["ECS Task State Change"],
+                    "detail": stopped,
+                },
+                "Targets": [
+                    {
+                        "Id": "results",
+                        "Arn": _arn("ResultsQueue"),
+                        "InputTransformer": {
+                            "InputPathsMap": {name: f"$.detail.{field}" for name, field in words.items()},
+                            "InputTemplate": "{"
+                            + ", ".join(f'"{name}": {value}' for name, value in report.items())
+                            + "}",
+                        },
+                    }
+                ],
+            },
+        },
+        "TaskStoppedToResults": {
+            "Type": "AWS::SQS::QueuePolicy",
+            "Properties": {
+                "Queues": [{"Ref": "ResultsQueue"}],
+                "PolicyDocument": {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {
+                            **_allow(["sqs:SendMessage"], _arn("ResultsQueue")),
+                            "Principal": {"Service": "events.amazonaws.com"},
+                            "Condition": {"ArnEquals": {"aws:SourceArn": _arn("TaskStopped")}},
+                        }
+                    ],
+                },
+            },
+        },
+    }
+    return {name: {**resource, "Condition": "HasTasks"} for name, resource in resources.items()}
 
 
 def _rest_api(body: Json) -> Resources:

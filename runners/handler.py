@@ -9,7 +9,6 @@ queue) is an exception: Lambda hands the run to the on-failure destination as lo
 import atexit
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +23,8 @@ _sandbox = Sandbox()
 atexit.register(_sandbox.close)
 
 from runners.capture import Capture  # noqa: E402
-from runners.logs import LogUpload, unshown  # noqa: E402
-from runners.output import Status, cancelled, could_not_start, result_of  # noqa: E402
+from runners.following import REPORTING, Outcome, followed  # noqa: E402
+from runners.output import cancelled, could_not_start  # noqa: E402
 from runners.pack_files import NoSuchFileError, PackFiles  # noqa: E402
 from runners.parameters import document  # noqa: E402
 from runners.programs import RuntimeMissingError, job_for  # noqa: E402
@@ -34,24 +33,11 @@ from runners.redaction import Redactor  # noqa: E402
 Json = Any
 
 UPLOADING: Final = 60.0  # seconds that are kept for storing an environment
-REPORTING: Final = 3.0  # seconds of the invocation that are kept for the last of the logs and the result
-SENDING: Final = 1.0  # of those, for the result
 _MEGABYTE: Final = 1024 * 1024
 _HEADROOM: Final = 64 * _MEGABYTE  # of the function's memory, for this process
 
 kernel.set_dumpable(on=False)  # this process holds credentials
 _log = results.logger()
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a runner makes of a run."""
-
-    status: Status
-    result: Json
-    timed_out: bool = False
-    log_parts: dict[str, int] = {}
-    printed: str | None = None
-    log: dict[str, Json] = {}
 
 
 class Runner:
@@ -141,7 +127,7 @@ class Runner:
         def start(stdout: Capture, stderr: Capture) -> Ended:
             return self._sandbox.run(job, stdin, timeout=timeout, stdout=stdout, stderr=stderr)
 
-        return _followed(run, start, timeout, redactor)
+        return followed(run, start, timeout, redactor)
 
     def _files(self, run: Run) -> tuple[Path | None, Path | None]:
         """The root of the pack's files, and that of its libraries'."""
@@ -165,28 +151,11 @@ def _container(run: Run, timeout: float, redactor: Redactor) -> Outcome:
         return docker.run_container(docker.Engine(), run, stdin, timeout=timeout, stdout=stdout, stderr=stderr)
 
     try:
-        return _followed(run, start, timeout, redactor)
+        return followed(run, start, timeout, redactor)
     except docker.EngineUnreachableError as error:
         return Outcome(*could_not_start(f"Containers cannot run here: {error}"))
     except docker.CancelledError:
         return Outcome(*cancelled(-1, round((time.monotonic() - started) * 1000)))
-
-
-def _followed(run: Run, start: Callable[[Capture, Capture], Ended], timeout: float, redactor: Redactor) -> Outcome:
-    """What becomes of a process or container, whose output is stored while it runs."""
-    streams = {"stdout": Capture(), "stderr": Capture()}
-    log_parts: dict[str, int] = {}
-    if run.logs is None:
-        ended = start(streams["stdout"], streams["stderr"])
-    else:
-        until = time.monotonic() + timeout + TERMINATION_GRACE + REPORTING - SENDING
-        with LogUpload(run.logs, streams, redactor, until=until) as upload:
-            ended = start(streams["stdout"], streams["stderr"])
-        log_parts = upload.parts
-    status, result = result_of(ended, run.output_format, timeout, redactor)
-    log: dict[str, Json] = {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb}
-    printed = unshown(ended.stdout, result, redactor)
-    return Outcome(status, result, ended.timed_out, log_parts, printed, log)
 
 
 def handle(event: Json, context: Any) -> None:

@@ -50,7 +50,7 @@ class LogUpload:
         until: float | None = None,
     ) -> None:
         self._form = form
-        self._post = post or _post
+        self._post = post or post_form
         self._streams = [_Stream(name, capture, redactor) for name, capture in streams.items()]
         self._until = until
         self._uploading = threading.Lock()
@@ -223,7 +223,8 @@ def _pool() -> Any:
     return urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
 
 
-def _post(url: str, fields: dict[str, Any]) -> None:
+def post_form(url: str, fields: dict[str, Any]) -> None:
+    """Upload by a presigned form of S3. Raises OSError."""
     from urllib3.exceptions import HTTPError
 
     try:

@@ -12,12 +12,13 @@ import msgspec
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, LOST, RUNNING, lost_again
-from chalicelib.flow import environments, sensors
+from chalicelib.flow import containers, environments, sensors
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.rules import request_for
+from chalicelib.flow.tasks import TENANT_GROUP, forget, result_of
 from chalicelib.flow.tokens import token_hash
 from chalicelib.log import logger
-from chalicelib.protocol import Build, EnvironmentBuilt, Poll, Run, RunFinished, SensorPolled
+from chalicelib.protocol import Build, EnvironmentBuilt, Poll, Run, RunFinished, SensorPolled, TaskStopped
 from chalicelib.services import Services
 
 THROTTLED_DELAY: Final = 1  # seconds before a run that Lambda had no room for is tried again
@@ -41,7 +42,7 @@ class _Failure(msgspec.Struct, kw_only=True, frozen=True):
         return self.requestContext.get("condition") == _NEVER_BEGAN or refusal in _THROTTLES
 
 
-_decode_report = msgspec.json.Decoder(RunFinished | EnvironmentBuilt | SensorPolled).decode
+_decode_report = msgspec.json.Decoder(RunFinished | EnvironmentBuilt | SensorPolled | TaskStopped).decode
 
 
 def handle(services: Services, bodies: Sequence[str]) -> list[int]:
@@ -55,6 +56,8 @@ def _take_in(services: Services, body: str) -> None:
         environments.take_in(services, report)
     elif isinstance(report, SensorPolled):
         sensors.take_in(services, report)
+    elif isinstance(report, TaskStopped):
+        _stopped(services, report)
     else:
         finish(services, report)
 
@@ -78,6 +81,25 @@ def take_back(services: Services, record: Any) -> None:
         lost(services, work.tenant, work.execution, work.attempt)
 
 
+def _stopped(services: Services, task: TaskStopped) -> None:
+    """A task that has stopped has uploaded its result, or could not start, or was lost with what it ran on."""
+    tenant = task.group.removeprefix(TENANT_GROUP)
+    blobs = services.store.tenant(tenant).blobs
+    execution, attempt = map(int, task.started_by.split("/"))
+    content = result_of(blobs, execution, attempt)
+    if content is not None:
+        finish(services, msgspec.json.decode(content, type=RunFinished))
+    elif task.stop_code == "TaskFailedToStart":
+        result = {"succeeded": False, "error": f"the container could not be started: {task.reason}"}
+        transition = services.store.tenant(tenant).activity.transition
+        end = partial(transition, execution, attempt=attempt, result=result, now=services.clock())
+        if end(from_=RUNNING, to="failed") is None:
+            end(from_=CANCELING, to="cancelled")
+    else:
+        lost(services, tenant, execution, attempt)
+    forget(blobs, execution, attempt)
+
+
 def finish(services: Services, finished: RunFinished) -> None:
     """Move the execution to its end. A result that is not its current attempt's is dropped (design §3)."""
     report = partial(
@@ -89,7 +111,11 @@ def finish(services: Services, finished: RunFinished) -> None:
         printed=finished.printed,
         now=services.clock(),
     )
-    if report(status=finished.status, from_=RUNNING) is None and report(status="cancelled", from_=CANCELING) is None:
+    if report(status=finished.status, from_=RUNNING) is not None:
+        return
+    if report(status="cancelled", from_=CANCELING) is not None:
+        containers.forget(services, finished.tenant, finished.execution)
+    else:
         logger.warning("result dropped", execution=finished.execution, attempt=finished.attempt, tenant=finished.tenant)
 
 

@@ -31,7 +31,7 @@ def contained(services: Services, run: Run, execution: Execution, action: Action
         parameter_format="json",
         environment=environment_of(run.environment, run.secrets),
         container=container_of(action),
-        stop_url=services.store.tenant(run.tenant).blobs.presigned_get(_mark(execution), STOP_SECONDS),
+        stop_url=services.store.tenant(run.tenant).blobs.presigned_get(_mark(execution.id), STOP_SECONDS),
     )
 
 
@@ -62,8 +62,13 @@ def stop(services: Services, tenant: str, execution: Execution) -> None:
     """Have the container of a running execution killed; does nothing for an execution that has none."""
     action = services.snapshots.of(tenant).action(execution.action_ref)
     if action is not None and action.runtime_ref == CONTAINER:
-        services.store.tenant(tenant).blobs.put(_mark(execution), b"")
+        services.store.tenant(tenant).blobs.put(_mark(execution.id), b"")
 
 
-def _mark(execution: Execution) -> str:
-    return f"stops/{execution.id}"
+def forget(services: Services, tenant: str, id_: int) -> None:
+    """Delete the mark that :func:`stop` left."""
+    services.store.tenant(tenant).blobs.delete(_mark(id_))
+
+
+def _mark(id_: int) -> str:
+    return f"stops/{id_}"

@@ -10,7 +10,7 @@ import msgspec
 from chalicelib.domain.entities import Action, Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
 from chalicelib.domain.parameters import secret_names
-from chalicelib.domain.runtimes import HTTP, NATIVE, RUNNERS
+from chalicelib.domain.runtimes import CONTAINER, HTTP, NATIVE, RUNNERS
 from chalicelib.domain.templates import REDACTED
 from chalicelib.flow import containers, environments, sensors
 from chalicelib.flow.archives import archive_of
@@ -20,6 +20,7 @@ from chalicelib.flow.invoker import RunTooLargeError
 from chalicelib.flow.logs import upload_form
 from chalicelib.flow.rules import seen_by_sender
 from chalicelib.flow.secrets import UnknownKeyError, reveal
+from chalicelib.flow.tasks import START_GRACE, NotForTasksError
 from chalicelib.flow.tokens import token_hash
 from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run, SensorDue
 from chalicelib.services import Services
@@ -65,19 +66,27 @@ def _start(services: Services, message: ExecutionRequested) -> None:
         activity.transition(message.id, from_=WAITING, to="failed", result=_failure(error), now=now)
         return
     token = secrets.token_urlsafe(24)
-    execution = activity.claim(
-        message.id, token_hash=token_hash(token), deadline=lease_until(now, message.timeout), now=now
-    )
+    deadline = lease_until(now, message.timeout)
+    if action.runtime_ref == CONTAINER and services.tasks is not None:
+        deadline += START_GRACE
+    execution = activity.claim(message.id, token_hash=token_hash(token), deadline=deadline, now=now)
     if execution is None:
         return  # taken by an earlier delivery of this message, cancelled, or over
     try:
-        services.invoker.start(_run(services, snapshot, message.tenant, execution, action, token, libraries))
-    except (UnknownKeyError, RunTooLargeError, containers.NoImageError) as error:
+        _dispatch(services, _run(services, snapshot, message.tenant, execution, action, token, libraries))
+    except (UnknownKeyError, RunTooLargeError, containers.NoImageError, NotForTasksError) as error:
         activity.transition(execution.id, from_=RUNNING, to="failed", result=_failure(error), now=now)
     except Exception:
         # Undo the claim, so that the redelivered message can make it again.
         activity.transition(execution.id, from_=RUNNING, to="requested", attempt=execution.attempt, now=now)
         raise
+
+
+def _dispatch(services: Services, run: Run) -> None:
+    if run.runner == "container" and services.tasks is not None:
+        services.tasks.start(run, services.store.tenant(run.tenant).blobs)
+    else:
+        services.invoker.start(run)
 
 
 def _failure(error: Exception) -> Json:

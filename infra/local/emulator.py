@@ -70,6 +70,10 @@ class Emulator:
         self._log_to_a_file()
         self._wake_consumers_at_once()
         self._write_state_fast()
+        if os.environ.get("ATTUNE_TASK_IMAGE"):
+            from infra.local.tasks import run_as_on_fargate
+
+            run_as_on_fargate()
 
     def _let_asynchronous_invocations_wait(self) -> None:
         """Bounds how many asynchronous invocations of one function run at once, the others waiting for their turn.

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,8 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack() -> Iterator[Stack]:
-    """The platform, for as long as the context lasts."""
+def running_stack(**settings: str) -> Iterator[Stack]:
+    """The platform, for as long as the context lasts; with ``settings`` in its environment if it is our own."""
     existing = os.environ.get("ATTUNE_API_URL")
     if existing:
         peer_port = os.environ.get("ATTUNE_PEER_PORT")
@@ -71,14 +71,14 @@ def running_stack() -> Iterator[Stack]:
         return
     state = Path(tempfile.mkdtemp(prefix="attune-test-"))
     try:
-        with _own_stack(state) as stack:
+        with _own_stack(state, settings) as stack:
             yield stack
     finally:
         shutil.rmtree(state, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _own_stack(state: Path) -> Iterator[Stack]:
+def _own_stack(state: Path, settings: Mapping[str, str]) -> Iterator[Stack]:
     port, aws_port, peer_port = free_ports(3)
     packs_dir = state / "packs"
     packs_dir.mkdir()
@@ -92,6 +92,7 @@ def _own_stack(state: Path) -> Iterator[Stack]:
         "ATTUNE_HTTP_ALLOWED": f"127.0.0.1:{peer_port}",
         "ATTUNE_ADMIN_LOGIN": ADMIN_LOGIN,
         "ATTUNE_ADMIN_PASSWORD": ADMIN_PASSWORD,
+        **settings,
     }
     log_path = state.with_suffix(".log")
     with log_path.open("wb") as log:

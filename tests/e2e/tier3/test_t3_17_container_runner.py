@@ -1,10 +1,12 @@
 """T3.17: actions in containers of their own: parameters on standard input, nothing shared, nothing left.
 
-They run in the Docker engine of the machine that runs the platform.
+Every test runs twice: with containers of the Docker engine, as on one machine, and with tasks of ECS, as on AWS.
 """
 
 import json
+import os
 import time
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -14,9 +16,9 @@ from helpers.client import ApiError, AttuneClient, Json
 from helpers.fixtures import pack_archive, unique_ref
 from helpers.narration import step, summary, title
 from helpers.polling import wait_for, wait_for_execution_completion, wait_for_execution_status
-from helpers.stack import Stack
+from helpers.stack import Stack, running_stack
 
-TIMEOUT = 60
+TIMEOUT = 60  # seconds
 
 reason = engine.missing_engine()
 pytestmark = [
@@ -27,10 +29,28 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _local(stack: Stack) -> None:
+@pytest.fixture(scope="module", params=["docker", "ecs"])
+def stack(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Stack]:
+    """The platform of all tests, whose containers are the Docker engine's own; or one that runs them by ECS."""
     if not stack.is_local:
         pytest.skip("the platform is elsewhere: its engine is not this machine's")
+    if request.param == "docker":
+        yield stack
+        return
+    if "ATTUNE_API_URL" in os.environ:
+        pytest.skip("the platform runs already: it takes one with ATTUNE_TASK_IMAGE")
+    if why_not := engine.build_task_image():
+        pytest.skip(why_not)
+    groups = {"ATTUNE_TASK_CLOSED_GROUPS": "sg-closed", "ATTUNE_TASK_OPEN_GROUPS": "sg-open"}
+    with running_stack(ATTUNE_TASK_IMAGE=engine.TASK_IMAGE, ATTUNE_TASK_SUBNETS="subnet", **groups) as with_tasks:
+        yield with_tasks
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Iterator[AttuneClient]:
+    """Signed in as the administrator of this module's platform."""
+    with stack.sign_in() as signed_in:
+        yield signed_in
 
 
 def create_container_action(

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+import msgspec
 import pytest
 
+from chalicelib.protocol import TaskStopped
 from infra import tables
 from infra.template import FUNCTIONS, QUEUES, Code, Scale, TemplateError, environment_of, overlay
 
@@ -133,7 +135,8 @@ def test_no_right_is_given_on_everything(template: dict[str, Any]) -> None:
         if resource["Type"] == "AWS::IAM::Role":
             for action, resources in _rights(template, name):
                 assert "*" not in action
-                assert resources, f"{name} has {action} on something outside the stack"
+                # ECS pulls images of any registry's for its tasks, whose code has no role.
+                assert resources or action.startswith("ecr:"), f"{name} has {action} on something outside the stack"
 
 
 @pytest.mark.parametrize(("function", "queue"), [("Rules", "EventsQueue"), ("Conductor", "ResultsQueue")])
@@ -212,3 +215,27 @@ def test_functions_and_deployment_see_the_same_environment(template: dict[str, A
     given = template["Resources"]["Rules"]["Properties"]["Environment"]["Variables"].keys()
     outputs = dict.fromkeys(template["Outputs"], "x")
     assert environment_of(outputs).keys() <= given
+
+
+def test_tasks_are_there_only_where_their_image_is_named(template: dict[str, Any]) -> None:
+    conditional = {name for name, resource in template["Resources"].items() if resource.get("Condition") == "HasTasks"}
+    assert {"TaskCluster", "TaskExecutionRole", "TaskStopped", "ExecutorRunsTasks"} <= conditional
+    cluster = template["Resources"]["Executor"]["Properties"]["Environment"]["Variables"]["ATTUNE_TASK_CLUSTER"]
+    assert cluster == {"Fn::If": ["HasTasks", {"Ref": "TaskCluster"}, {"Ref": "AWS::NoValue"}]}
+
+
+def test_what_the_conductor_hears_of_a_stopped_task_holds_no_overrides(template: dict[str, Any]) -> None:
+    (target,) = template["Resources"]["TaskStopped"]["Properties"]["Targets"]
+    told = target["InputTransformer"]
+    assert told["InputPathsMap"] == {
+        "group": "$.detail.group",
+        "started_by": "$.detail.startedBy",
+        "stop_code": "$.detail.stopCode",
+        "reason": "$.detail.stoppedReason",
+    }
+    body = told["InputTemplate"]
+    for name in told["InputPathsMap"]:
+        body = body.replace(f"<{name}>", '"1"')
+    assert msgspec.json.decode(body, type=TaskStopped) == TaskStopped(
+        group="1", started_by="1", stop_code="1", reason="1"
+    )

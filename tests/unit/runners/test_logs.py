@@ -47,7 +47,7 @@ class Bucket:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
     bucket = Bucket()
-    monkeypatch.setattr(logs, "_post", bucket.post)
+    monkeypatch.setattr(logs, "post_form", bucket.post)
     monkeypatch.setattr(logs, "INTERVAL", 0.01)
     monkeypatch.setattr(logs, "PATIENCE", 0.03)
     return bucket
@@ -260,7 +260,7 @@ def form() -> Iterator[str]:
 
 
 def test_the_form_is_what_s3_wants_with_the_file_last(form: str) -> None:
-    logs._post(form, {"policy": "p", "key": "k", "file": ("name", b"content")})
+    logs.post_form(form, {"policy": "p", "key": "k", "file": ("name", b"content")})
 
     parts: Any = message_from_bytes(_Form.bodies[0]).get_payload()
     names = [re.findall(r'name="(\w+)"', part["content-disposition"])[0] for part in parts]
@@ -272,6 +272,6 @@ def test_a_refused_form_is_an_error(form: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_Form, "status", 403)
 
     with pytest.raises(OSError, match="403"):
-        logs._post(form, {"key": "k", "file": ("name", b"content")})
+        logs.post_form(form, {"key": "k", "file": ("name", b"content")})
     with pytest.raises(OSError, match="refused"):
-        logs._post("http://127.0.0.1:1/", json.loads('{"key": "k"}') | {"file": ("name", b"content")})
+        logs.post_form("http://127.0.0.1:1/", json.loads('{"key": "k"}') | {"file": ("name", b"content")})
