@@ -24,8 +24,11 @@ def sweep(services: Services, due: Iterable[tuple[str, int]], now: datetime) -> 
     """Look at the executions that are ``due`` (``Store.due``). Returns how many there were."""
     looked_at = 0
     for tenant, id_ in islice(due, ROWS_PER_SWEEP):
-        _look_at(services, tenant, id_, now)
         looked_at += 1
+        try:
+            _look_at(services, tenant, id_, now)
+        except Exception:  # it stays due, and must not keep others from being looked at
+            logger.exception("execution could not be looked at", tenant=tenant, execution=id_)
     return looked_at
 
 

@@ -1,11 +1,14 @@
 """Nothing stays where it is for ever."""
 
+import pytest
 from unit.flow.world import World
 
-from chalicelib.flow import conductor, executor
+from chalicelib.domain.entities import Execution
+from chalicelib.flow import conductor, executor, sweeper
 from chalicelib.flow.intake import request_execution
+from chalicelib.flow.rules import request_for
 from chalicelib.flow.sweeper import sweep
-from chalicelib.protocol import RunFinished
+from chalicelib.protocol import ExecutionRequested, RunFinished
 
 
 def sweep_for(world: World, minutes: int) -> None:
@@ -56,6 +59,22 @@ def test_what_has_ended_is_not_looked_at(world: World) -> None:
     sent = len(world.requests)
     sweep_for(world, 20)
     assert len(world.requests) == sent
+
+
+def test_one_that_cannot_be_looked_at_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        request_execution(world.services, world.tenant, world.action, parameters={})
+    broken = world.requests[1].id
+    world.queues.requested.clear()
+
+    def fails_for_one(tenant: str, execution: Execution, registry: int) -> ExecutionRequested:
+        if execution.id == broken:
+            raise RuntimeError("poison")
+        return request_for(tenant, execution, registry)
+
+    monkeypatch.setattr(sweeper, "request_for", fails_for_one)
+    sweep_for(world, 17)
+    assert len({request.id for request in world.requests}) == 2
 
 
 def test_an_outage_leaves_no_bucket_unread(world: World) -> None:
