@@ -24,6 +24,20 @@ from attune.api_client.api.packs import create_pack, delete_pack, get_pack, list
 from attune.api_client.api.rules import create_rule, disable_rule, enable_rule, get_rule, list_rules, list_rules_by_pack
 from attune.api_client.api.runtimes import get_runtime, list_runtimes, list_runtimes_by_pack
 from attune.api_client.api.secrets import create_key, delete_key, get_key, list_keys, update_key
+from attune.api_client.api.sensors import (
+    create_sensor,
+    delete_sensor,
+    disable_sensor,
+    enable_sensor,
+    get_sensor,
+    get_sensor_log,
+    list_enabled_sensors,
+    list_sensor_logs,
+    list_sensors,
+    list_sensors_by_pack,
+    list_sensors_by_trigger,
+    update_sensor,
+)
 from attune.api_client.api.triggers import create_trigger, get_trigger, list_triggers
 from attune.api_client.api.webhooks import enable_webhook, receive_webhook
 from attune.api_client.models import (
@@ -35,6 +49,7 @@ from attune.api_client.models import (
     CreateKeyRequest,
     CreatePackRequest,
     CreateRuleRequest,
+    CreateSensorRequest,
     CreateTriggerRequest,
     LoginRequest,
     OwnerType,
@@ -42,6 +57,7 @@ from attune.api_client.models import (
     RefreshTokenRequest,
     RegisterRequest,
     UpdateKeyRequest,
+    UpdateSensorRequest,
     WebhookReceiverRequest,
 )
 from attune.api_client.types import File
@@ -208,3 +224,27 @@ def test_executions(api, client, demo):
 def test_events_and_enforcements(client, demo):
     assert read(list_events, client, trigger_ref="demo.t").items == []
     assert read(list_enforcements, client, rule_ref="demo.r").items == []
+
+
+def test_sensors(api, client, demo):
+    now = api.services.clock()
+    python = Runtime(id=api.services.new_id(), ref="core.python", created=now, updated=now, name="Python")
+    api.registry.commit(Put(python, new=True))
+    body = CreateSensorRequest(
+        ref="demo.s", pack_ref="demo", label="S", entrypoint="look()", runtime_ref="core.python", trigger_ref="demo.t"
+    )
+    assert create_sensor.sync_detailed(client=client, body=body).status_code == 201
+    assert read(get_sensor, client, "demo.s").data.entrypoint == "look()"
+    assert update_sensor.sync_detailed("demo.s", client=client, body=UpdateSensorRequest(label="T")).status_code == 200
+    listed = [
+        read(list_sensors, client),
+        read(list_enabled_sensors, client),
+        read(list_sensors_by_pack, client, "demo"),
+        read(list_sensors_by_trigger, client, "demo.t"),
+    ]
+    assert [[item.label for item in page.items] for page in listed] == [["T"]] * 4
+    assert read(disable_sensor, client, "demo.s").data.enabled is False
+    assert read(enable_sensor, client, "demo.s").data.enabled is True
+    assert list_sensor_logs.sync_detailed("demo.s", client=client).status_code == 200
+    assert get_sensor_log.sync_detailed("demo.s", "stdout", client=client).status_code == 200
+    assert delete_sensor.sync_detailed("demo.s", client=client).status_code == 200
