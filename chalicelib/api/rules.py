@@ -27,7 +27,9 @@ from chalicelib.domain.criteria import compile_criteria
 from chalicelib.domain.entities import Action, Rule, Trigger
 from chalicelib.domain.parameters import validate_templated
 from chalicelib.domain.schedules import ScheduleError
+from chalicelib.domain.templates import REDACTED
 from chalicelib.flow import sensors, timers
+from chalicelib.flow.secrets import open_rule, seal_rule
 from chalicelib.store.registry import Delete, Put
 
 _CHANGEABLE: Final = (
@@ -152,6 +154,7 @@ def create_rule(call: Call) -> Data[RuleResponse]:
     )
     call.require("rules", "create", call.context_of(rule))
     rule = _checked(call, rule)
+    rule = seal_rule(call.services, call.tenant, rule, call.registry.actions.find(rule.action_ref))
     timers.commit(call.services, call.tenant, Put(rule, new=True))
     sensors.arm_for_rule(call.services, call.tenant, rule)
     return Data(response_of(call, rule), "Rule created successfully")
@@ -188,13 +191,22 @@ def get_rule_schedule(call: Call, ref: str) -> Data[ScheduleResponse]:
 def update_rule(call: Call, ref: str) -> Data[RuleResponse]:
     """Whoever changes what a rule does becomes its owner: nobody may act through a rule in another's name."""
     body: UpdateRuleRequest = call.body
-    current = _to_update(call, ref)
+    stored = _to_update(call, ref)
+    current = open_rule(call.services, call.tenant, stored)
     changes = given(body, *_CHANGEABLE)
+    if body.action_params:  # a client that may not see a secret sends its marker back
+        known = current.action_params
+        changes["action_params"] = {
+            name: known.get(name) if value == REDACTED else value for name, value in body.action_params.items()
+        }
     if body.permission_set_refs is not UNSET:
         changes["permission_set_refs"] = body.permission_set_refs
     rule = msgspec.structs.replace(current, **changes, updated=call.now)
     if any(getattr(rule, name) != getattr(current, name) for name in _DECISIVE):
         rule = _checked(call, msgspec.structs.replace(rule, owner_identity=call.principal.identity_id))
+    unchanged = [name for name in stored.secrets if rule.action_params.get(name) == current.action_params[name]]
+    action = call.registry.actions.find(rule.action_ref)
+    rule = seal_rule(call.services, call.tenant, rule, action, once_secret=unchanged)
     timers.commit(call.services, call.tenant, Put(rule))
     sensors.arm_for_rule(call.services, call.tenant, rule)
     return Data(response_of(call, rule), "Rule updated successfully")

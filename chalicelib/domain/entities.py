@@ -180,6 +180,7 @@ class Rule(Definition, kw_only=True, frozen=True):
     trigger: int | None = None
     conditions: Json = {}
     action_params: Json = {}
+    secrets: dict[str, str] = {}  # ciphertexts of `action_params` that the action's schema calls secret, by name
     trigger_params: Json = {}
     permission_set_refs: list[str] | None = None
     enabled: bool = True

@@ -20,7 +20,7 @@ from chalicelib.domain.ids import time_of
 from chalicelib.domain.parameters import misplaced_secrets
 from chalicelib.domain.values import Keystore
 from chalicelib.flow.batches import each_or_all
-from chalicelib.flow.secrets import read_key_for, seal
+from chalicelib.flow.secrets import of_rule, read_key_for, seal
 from chalicelib.protocol import EventAccepted, ExecutionRequested
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
@@ -61,6 +61,8 @@ def consider(
         return Consideration(outcome, _enforcement(event, rule, now, error=f"action_params: {error}"))
     if misplaced := misplaced_secrets(action.param_schema, rendered.secrets):
         return Consideration(outcome, _enforcement(event, rule, now, error=f"action_params: {'; '.join(misplaced)}"))
+    for name, sealed in rule.secrets.items():
+        rendered.secrets[templates.pointer_to(name)] = [{"sealed": sealed, "of": of_rule(rule)}]
     enforcement = _enforcement(event, rule, now)
     execution = executions.begin(
         id_=enforcement.id,

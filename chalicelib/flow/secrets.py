@@ -1,13 +1,13 @@
 """Putting secrets away as a run is requested, and back in just before it (README 11): stored state holds references."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
-from chalicelib.domain.entities import Action, Execution, Identity, Json, Key
+from chalicelib.domain.entities import Action, Execution, Identity, Json, Key, Rule
 from chalicelib.domain.parameters import secret_names
-from chalicelib.domain.templates import REDACTED, pointer_to, put_secrets
+from chalicelib.domain.templates import REDACTED, is_template, pointer_to, put_secrets
 from chalicelib.domain.values import MissingError
 from chalicelib.flow import configuration
 from chalicelib.security.access import access_of_identity, key_context
@@ -48,6 +48,34 @@ def seal(services: Services, tenant: str, execution: Execution, action: Action) 
         config={**config, **dict.fromkeys(given, REDACTED)},
         secrets=sealed | (execution.secrets or {}),  # in this order: a sealed object may hold further secrets
     )
+
+
+def seal_rule(
+    services: Services, tenant: str, rule: Rule, action: Action | None, *, once_secret: Collection[str] = ()
+) -> Rule:
+    """``rule``, whose parameters are in clear, with those encrypted that its action's schema calls secret, and those
+    that were so before: another action does not bring them to light. Those that hold a template are not encrypted: what
+    they stand for is not in them."""
+    secret = secret_names(action.param_schema) if action is not None else frozenset()
+    given = [
+        name
+        for name in secret.union(once_secret)
+        if rule.action_params.get(name) is not None and not any(map(is_template, strings_in(rule.action_params[name])))
+    ]
+    ciphertexts = {name: services.cipher.seal(tenant, of_rule(rule), rule.action_params[name]) for name in given}
+    params = {**rule.action_params, **dict.fromkeys(given, REDACTED)}
+    return msgspec.structs.replace(rule, action_params=params, secrets=ciphertexts)
+
+
+def open_rule(services: Services, tenant: str, rule: Rule) -> Rule:
+    """``rule`` with its parameters in clear."""
+    opened = {name: services.cipher.open(tenant, of_rule(rule), sealed) for name, sealed in rule.secrets.items()}
+    return msgspec.structs.replace(rule, action_params={**rule.action_params, **opened}, secrets={})
+
+
+def of_rule(rule: Rule) -> str:
+    """What the ciphertexts of a rule are bound to; no key has such a ref."""
+    return f"rule {rule.ref}"
 
 
 def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execution, action: Action) -> Revealed:

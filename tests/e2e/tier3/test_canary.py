@@ -168,7 +168,11 @@ def fly_by_rule(client: AttuneClient, flight: Flight) -> None:
     trigger = create_webhook_trigger(client, flight.pack)
     schema = {"token": {"type": "string", "secret": True}, "region": {"type": "string"}}
     echo = create_python_action(client, flight.pack, "echo", HEAD + "print('got', token)", schema)
-    templates = {"key": f"{{{{ keystore.{flight.key} }}}}", "config": "{{ pack.config.token }}"}
+    templates = {
+        "key": f"{{{{ keystore.{flight.key} }}}}",
+        "config": "{{ pack.config.token }}",
+        "literal": flight.canary,
+    }
     for name, template in templates.items():
         params = {"token": template, "region": "{{ pack.config.region }}"}
         rule = client.create_rule(
@@ -185,7 +189,7 @@ def fly_by_rule(client: AttuneClient, flight: Flight) -> None:
     )
     flight.rules.append(compared["ref"])
     client.post_webhook(trigger.key, {"x": "something else"})
-    rows = wait_for_execution_count(client, 2, trigger_ref=trigger.ref)
+    rows = wait_for_execution_count(client, 3, trigger_ref=trigger.ref)
     for row in rows:
         execution = client.get_execution(row["id"])
         assert "got ********" in execution["result"]["stdout"]

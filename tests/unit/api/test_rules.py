@@ -3,6 +3,8 @@
 import pytest
 from unit.api.resources import make_action, make_pack, make_rule, make_trigger, rule_body
 
+from chalicelib.flow.secrets import open_rule
+
 WIRE = {
     "id", "ref", "pack", "pack_ref", "label", "description", "action", "action_ref", "trigger", "trigger_ref",
     "conditions", "action_params", "trigger_params", "permission_set_refs", "enabled", "is_adhoc", "owner_identity",
@@ -192,3 +194,52 @@ def test_another_tenants_rule_does_not_exist(api):
     assert stranger.get("/api/v1/rules/mine.answer").status == 404
     assert stranger.post("/api/v1/rules/mine.answer/enable").status == 404
     assert stranger.post("/api/v1/rules/mine.answer/test", json={"payload": {}}).status == 404
+
+
+MARKER = {"$attune_secret": True, "redacted": True}
+
+
+def opened(api, ref="mine.pays"):
+    return open_rule(api.services, api.tenant, api.registry.rules.get(ref)).action_params
+
+
+@pytest.fixture
+def paying(api):
+    schema = {"card": {"type": "string", "secret": True}, "amount": {"type": "integer"}}
+    make_action(api, "mine.pay", param_schema=schema)
+    return make_rule(api, "mine.pays", action_ref="mine.pay", action_params={"card": "4111-1111", "amount": 5})
+
+
+def test_a_secret_parameter_is_stored_sealed_and_shown_masked(api, paying):
+    assert paying["action_params"] == {"card": MARKER, "amount": 5}
+    assert api.get("/api/v1/rules/mine.pays").data["action_params"] == {"card": MARKER, "amount": 5}
+    assert "4111" not in str(api.registry.rules.get("mine.pays"))
+    assert opened(api) == {"card": "4111-1111", "amount": 5}
+    tried = api.post("/api/v1/rules/mine.pays/test", json={"payload": {}})
+    assert tried.data["would_fire"] is True
+    assert "4111" not in tried.body.decode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"label": "Other"}, {"conditions": {"expression": "true"}}, {"action_params": {"card": MARKER, "amount": 5}}],
+    ids=["label", "conditions", "marker"],
+)
+def test_a_change_keeps_what_it_cannot_see(api, paying, change):
+    assert api.put("/api/v1/rules/mine.pays", json=change).status == 200
+    assert opened(api) == {"card": "4111-1111", "amount": 5}
+    assert "4111" not in str(api.registry.rules.get("mine.pays"))
+
+
+def test_a_new_secret_replaces_the_old_one(api, paying):
+    api.put("/api/v1/rules/mine.pays", json={"action_params": {"card": "5500-0000"}})
+    assert opened(api) == {"card": "5500-0000"}
+    api.put("/api/v1/rules/mine.pays", json={"action_params": {"card": "{{ keystore.card }}"}})
+    assert api.get("/api/v1/rules/mine.pays").data["action_params"] == {"card": "{{ keystore.card }}"}
+
+
+def test_another_action_does_not_bring_a_secret_to_light(api, paying):
+    make_action(api, "mine.shout", param_schema={"card": {"type": "string"}})
+    changed = api.put("/api/v1/rules/mine.pays", json={"action_ref": "mine.shout"})
+    assert changed.data["action_params"] == {"card": MARKER, "amount": 5}
+    assert "4111" not in str(api.registry.rules.get("mine.pays"))
