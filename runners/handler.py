@@ -98,7 +98,7 @@ class Runner:
             )
         except (NoSuchFileError, RuntimeMissingError) as error:
             return sensing.could_not_start(order, str(error))
-        job = sensing.adapted(job, [each for each in (folder, libraries) if each is not None])
+        job = sensing.adapted(job, folder, libraries)
         ended = self._sandbox.run(job, stdin, timeout=_affordable(run.timeout, seconds_left))
         report = sensing.report_of(order, ended, redactor)
         fields = {"tenant": run.tenant, "sensor": run.action_ref, "turn": run.attempt, "ok": report.error is None}

@@ -36,9 +36,13 @@ class _RefusedError(Exception):
     """What the sensor printed cannot be taken."""
 
 
-def adapted(job: Job, folders: list[Path]) -> Job:
-    """The job; that of a Python sensor which has attune-sdk in one of ``folders`` runs under the driver."""
-    if not job.in_process or not any((folder / "attune" / "sensor.py").is_file() for folder in folders):
+def adapted(job: Job, pack: Path | None, libraries: Path | None) -> Job:
+    """The job; that of a Python sensor which can import attune-sdk, from its libraries or from beside its own file,
+    runs under the driver."""
+    importable = [libraries] if libraries else []
+    if pack is not None:
+        importable.append(Path(job.command[0]).parent)
+    if not job.in_process or not any((folder / "attune" / "sensor.py").is_file() for folder in importable):
         return job
     text = Path(__file__).with_name(_DRIVER).read_text()
     return msgspec.structs.replace(

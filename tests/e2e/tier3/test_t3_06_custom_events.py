@@ -6,6 +6,7 @@ sensor token.
 """
 
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -55,21 +56,39 @@ sys.exit(3)
 """
 
 
+POLLING = """\
+import attune
+
+
+class Ticker(attune.PollingSensor):
+    def setup(self):
+        self.interval = 1.0
+
+    def poll(self, rule):
+        self.emit({"count": len(rule.rule_ref), "who": rule.trigger_params["who"]}, rule=rule)
+
+
+if __name__ == "__main__":
+    attune.run_sensor(Ticker)
+"""
+
+
 class Sensor:
     """A sensor of a pack of its own, with an action for its rules."""
 
-    def __init__(self, client: AttuneClient, pack: str, code: str) -> None:
+    def __init__(self, client: AttuneClient, pack: str, code: str, **files: bytes) -> None:
         self.client = client
         self.pack = pack
         self.ref = f"{pack}.counter"
         self.trigger_ref = f"{pack}.counted"
-        files = {
+        source: dict[str, str | bytes] = {
             "pack.yaml": f"ref: {pack}\nversion: 1.0.0\n",
             "triggers/counted.yaml": TRIGGER,
             "sensors/counter.yaml": SENSOR,
             "sensors/counter.py": code,
+            **files,
         }
-        assert client.upload_pack(pack_archive(files))["warnings"] == []
+        assert client.upload_pack(pack_archive(source))["warnings"] == []
         self.action = create_echo_action(client, pack)
 
     def rule(self, name: str, **fields: Json) -> str:
@@ -225,3 +244,33 @@ def test_payload_against_schema(client: AttuneClient, test_pack: dict[str, Json]
     summary(refused)
     assert refused["count"] == 1
     assert "celsius" in refused["last_reason"]
+
+
+@pytest.mark.tier3
+@pytest.mark.sensors
+def test_sensor_of_the_published_sdk(client: AttuneClient, pack_ref: str) -> None:
+    """A sensor written against attune-sdk, which lies beside it in the pack, runs as it is and posts its events."""
+    title("T3.6: A Sensor of attune-sdk")
+
+    step(1, "Installing a pack with a PollingSensor, and a rule for it")
+    sensor = Sensor(client, pack_ref, POLLING, **sdk_files())
+    rule = sensor.rule("each", trigger_params={"who": "me"})
+
+    step(2, "Waiting for what it emits")
+    events = wait_for_event_count(client, 2, match="at least", trigger_ref=sensor.trigger_ref, timeout=40)
+    status = sensor.status()
+    summary(f"{status['polls']} polls", f"{status['events']} events")
+    assert {(event["rule_ref"], event["source_ref"]) for event in events} == {(rule, sensor.ref)}
+    assert client.get_event(events[0]["id"])["payload"]["who"] == "me"
+    assert (status["status"], status["last_error"]) == ("running", None)
+
+
+def sdk_files() -> dict[str, bytes]:
+    """attune-sdk and what it stands on, as this test's own Python has them, to lie beside a sensor."""
+    names = ("attune-sdk", "httpx", "httpcore", "h11", "anyio", "idna", "certifi", "attrs", "python-json-logger")
+    files = {}
+    for name in (*names, "typing_extensions"):
+        for path in metadata.files(name) or ():
+            if path.suffix in (".py", ".pem") and not path.match("attune/api_client/*/**") and ".." not in path.parts:
+                files[f"sensors/{path}"] = path.read_binary()
+    return files

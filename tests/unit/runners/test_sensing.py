@@ -165,10 +165,10 @@ def sdk_look(runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: 
     (folder / "attune" / "__init__.py").write_text("from .sensor import *\n")
     adapted = sensing.adapted
 
-    def with_sdk(job: Job, folders: list[Path]) -> Job:
+    def with_sdk(job: Job, pack: Path | None, _libraries: Path | None) -> Job:
         import msgspec
 
-        job = adapted(job, [*folders, folder])
+        job = adapted(job, pack, folder)
         return msgspec.structs.replace(job, packages=[str(folder)], visible=[*job.visible, str(folder)])
 
     monkeypatch.setattr(sensing, "adapted", with_sdk)
