@@ -2,7 +2,8 @@
 
 Parameters: ``url``; ``method`` (GET); ``headers``; ``query_params`` (or ``query``); one of ``json``, ``form``,
 ``body``; ``auth`` (``{"type": "basic", "username", "password"}``, ``{"type": "bearer", "token"}``,
-``{"type": "api_key", "name": "X-API-Key", "value", "in": "header" | "query"}``); ``timeout`` in seconds (30);
+``{"type": "api_key", "name": "X-API-Key", "value", "in": "header" | "query"}``; instead of the secret part,
+``"key"``: the name under which the execution got a key); ``timeout`` in seconds (30);
 ``follow_redirects`` (true), ``max_redirects`` (10); ``retries`` (0) on 429, 503 and a connection that does not come
 about; ``verify_ssl`` (true); ``fail_on_status`` (false).
 
@@ -99,7 +100,18 @@ def _wanted(parameters: Mapping[str, Json]) -> _ActionParameters:
         raise ParameterError(str(error)) from error
     if sum(part is not None for part in (wanted.json, wanted.form, wanted.body)) > 1:
         raise ParameterError("only one of 'json', 'form' and 'body' can be sent")
+    if wanted.auth is not None and "key" in wanted.auth:
+        wanted.auth = _with_key(wanted.auth, parameters)
     return wanted
+
+
+def _with_key(auth: dict[str, str], parameters: Mapping[str, Json]) -> dict[str, str]:
+    """``auth`` with the value of the key that it names, which came as a parameter like all keys of an execution."""
+    value = parameters.get(auth["key"])
+    if not isinstance(value, str):
+        raise ParameterError(f"auth names the key {auth['key']!r}: the execution has no text of that name in `secrets`")
+    place = {"basic": "password", "bearer": "token", "api_key": "value"}.get(auth.get("type", "").lower(), "token")
+    return {**auth, place: value}
 
 
 @cache

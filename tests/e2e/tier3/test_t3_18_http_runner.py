@@ -157,7 +157,7 @@ def test_http_runner_authentication_header(
     by_key = client.create_execution({"action": HTTP_REQUEST, "parameters": me, "secrets": [auth_key]})
     by_key = wait_for_execution_status(client, by_key["id"], "succeeded")
 
-    step(3, "With a token in the keystore, put in a header by a rule")
+    step(3, "With a token in the keystore, named by the request, and put in a header by a rule")
     token_key = f"{unique_ref('sys')}.token"
     client.create_secret(token_key, token)
     secret_refs.append(token_key)
@@ -169,6 +169,9 @@ def test_http_runner_authentication_header(
         action_ref=HTTP_REQUEST,
         action_params={**me, "headers": {"Authorization": f"Bearer {{{{ keystore.{token_key} }}}}"}},
     )
+    named = {**me, "auth": {"type": "bearer", "key": "token"}}
+    by_name = client.create_execution({"action": HTTP_REQUEST, "parameters": named, "secrets": [token_key]})
+    by_name = wait_for_execution_status(client, by_name["id"], "succeeded")
     client.post_webhook(trigger.key, {})
     (row,) = wait_for_execution_count(client, 1, trigger_ref=trigger.ref)
     by_rule = client.get_execution(row["id"])
@@ -182,7 +185,7 @@ def test_http_runner_authentication_header(
 
     summary(f"nobody: {nobody['status_code']}", f"by key: {by_key['result']['json']}", f"basic: {basic['status_code']}")
     assert nobody["status_code"] == 401
-    for execution in (by_key, by_rule, by_parameter):
+    for execution in (by_key, by_name, by_rule, by_parameter):
         assert execution["result"]["status_code"] == 200
         assert execution["result"]["json"]["data"]["display_name"] == "Caller"
         assert token not in str(execution), "the token stays between the platform and the peer"

@@ -158,6 +158,27 @@ def test_authentication(peer: Server, auth: dict[str, str], name: str, value: st
     assert peer.asked[0][2][name] == value
 
 
+@pytest.mark.parametrize(
+    ("auth", "name", "value"),
+    [
+        ({"type": "bearer"}, "authorization", "Bearer hunter22"),
+        ({"type": "basic", "username": "me"}, "authorization", "Basic bWU6aHVudGVyMjI="),
+        ({"type": "api_key"}, "x-api-key", "hunter22"),
+    ],
+)
+def test_authentication_by_the_name_of_a_key(peer: Server, auth: dict[str, str], name: str, value: str) -> None:
+    ask(peer, auth={**auth, "key": "crm_token"}, crm_token="hunter22")
+
+    assert peer.asked[0][2][name] == value
+
+
+def test_a_key_that_did_not_come_is_said_so(peer: Server) -> None:
+    status, result, _ = ask(peer, auth={"type": "bearer", "key": "crm_token"})
+
+    assert (status, peer.asked) == ("failed", [])
+    assert "'crm_token'" in result["error"]
+
+
 def test_an_api_key_may_go_in_the_query(peer: Server) -> None:
     ask(peer, auth={"type": "api_key", "name": "key", "value": "v", "in": "query"})
 
