@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 # SQS delays by whole seconds. A message may come this much early, and waits; or late by the rest of a second.
 _EARLY: Final = 0.5
+_PATIENCE: Final = 2.0  # seconds that a message is waited for; clocks differ, but not by more
 _AT_ONCE: Final = 8  # calls in flight, of a tick that has much to write
 
 
@@ -168,7 +169,11 @@ def handle(services: Services, messages: Sequence[TimersDue], pause: Callable[[f
         by_time[message.at, message.tenant].append(position)
     failed: list[int] = []
     for at, tenant in sorted(by_time):
-        early = (at - services.clock()).total_seconds()
+        now = services.clock()
+        early = (at - now).total_seconds()
+        if early > _PATIENCE:
+            services.queues.timers_due([(messages[position], _delay(at, now)) for position in by_time[at, tenant]])
+            continue
         if early > 0:
             pause(early)
 
