@@ -312,7 +312,8 @@ def test_a_moment_says_afterwards_that_it_is_over() -> None:
     world, timer = armed("skip", DATETIME, fire_at="2026-01-01T00:05:00Z")
     assert timers.why_silent(timer, world.now, None) is None
     world.run(START + timedelta(minutes=10))
-    assert world.row is not None and world.row.look is None
+    assert world.row is not None
+    assert world.row.look is None
     assert "last fired at" in str(timers.why_silent(world.row, world.now, world.fired[0][2]))
 
 
