@@ -266,10 +266,12 @@ def test_what_is_overdue_is_removed(tenant: str) -> None:
     for deadline in (time.time() - 1, time.time() + 600):
         made = engine.call("POST", "/containers/create", docker.specification(run, deadline))["Id"]
 
-    docker.remove_overdue(engine)
-
-    assert [each["Id"] for each in containers(tenant)] == [made]
-    engine.call("DELETE", f"/containers/{made}?force=1")
+    try:
+        docker.remove_overdue(engine)
+        # Another process that runs containers may be about to remove it as well.
+        wait_for(lambda: [each["Id"] for each in containers(tenant)] == [made], timeout=20, what="one to be left")
+    finally:
+        engine.call("DELETE", f"/containers/{made}?force=1")
 
 
 def test_without_an_engine_the_execution_fails_and_says_so(
