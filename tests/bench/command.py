@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _count(stack: Stack, client: AttuneClient, workload: Workload) -> budgets.Counted:
     with tempfile.TemporaryFile("w+") as log:
         try:
-            with open_pipeline(stack.aws_url, log) as pipeline:
+            with open_pipeline(stack, log) as pipeline:
                 return budgets.measure(client, workload, pipeline)
         except RuntimeError as error:
             raise SystemExit(f"{error}; the functions said:\n{_end_of(log)}") from error

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import msgspec
+from helpers.stack import Stack
 
 from bench.calls import WRITES, Call
 from bench.function_host import API, CONDUCTOR, EXECUTOR, RULES, RUNNER, Invocation
@@ -151,48 +151,34 @@ class Pipeline:
 
 
 @contextlib.contextmanager
-def open_pipeline(aws_url: str, log: Any) -> Iterator[Pipeline]:
-    """The functions deployed at ``aws_url``, each in a process here. ``log`` takes what they print."""
+def open_pipeline(stack: Stack, log: Any) -> Iterator[Pipeline]:
+    """The functions below ``stack``, each in a process here. ``log`` takes what they print."""
     with contextlib.ExitStack() as running:
         functions = {}
-        for name, environment in _environments(aws_url).items():
+        for name, environment in _environments(stack).items():
             functions[name] = FunctionProcess(name, environment, log)
             running.callback(functions[name].stop)
         yield Pipeline(functions)
 
 
-def client_of(service: str, aws_url: str) -> Any:
-    """A client of the emulator at ``aws_url``."""
-    return botocore.session.get_session().create_client(
-        service,
-        region_name=REGION,
-        endpoint_url=aws_url,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-
-
-def deployed_functions(aws_url: str) -> dict[str, dict[str, Json]]:
+def deployed_functions(stack: Stack) -> dict[str, dict[str, Json]]:
     """The configuration of each function of the deployment, by our names."""
-    pages = client_of("lambda", aws_url).get_paginator("list_functions").paginate()
+    pages = stack.aws_client("lambda").get_paginator("list_functions").paginate()
     by_handler = {function["Handler"]: function for page in pages for function in page["Functions"]}
     return {name: by_handler[handler] for name, handler in HANDLERS.items()}
 
 
-def _environments(aws_url: str) -> dict[str, dict[str, str]]:
+def _environments(stack: Stack) -> dict[str, dict[str, str]]:
     common = {
         **{name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
-        "AWS_ENDPOINT_URL": aws_url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
+        **stack.aws,
+        "AWS_REGION": stack.aws["AWS_DEFAULT_REGION"],
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     return {
         name: {**common, **function.get("Environment", {}).get("Variables", {})}
-        for name, function in deployed_functions(aws_url).items()
+        for name, function in deployed_functions(stack).items()
     }
 
 

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-import boto3
-
 from helpers.polling import wait_for
 from helpers.stack import Stack
 
@@ -25,11 +23,8 @@ class Footprint:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-        session = boto3.Session(**credentials)
         self._clients: dict[str, Any] = {
-            name: session.client(name, endpoint_url=stack.aws_url)
-            for name in ("cloudformation", "dynamodb", "s3", "sqs", "logs", "lambda")
+            name: stack.aws_client(name) for name in ("cloudformation", "dynamodb", "s3", "sqs", "logs", "lambda")
         }
 
     def places(self) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ state folder of its own, and stopped with the Ctrl-C that a person would use.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import botocore.session
 
 from helpers.client import AttuneClient
 from helpers.polling import wait_for
@@ -47,6 +51,32 @@ class Stack:
     def is_local(self) -> bool:
         """Whether actions run on this machine and see its files."""
         return any(host in self.url for host in ("//localhost", "//127.0.0.1"))
+
+    @property
+    def aws(self) -> dict[str, str]:
+        """The environment in which AWS clients speak to the AWS below, as its operator: the embedded one wants the
+        access key that is in the stack's state folder, any other what is in our environment."""
+        kept = (self.state or ROOT / ".attune") / "aws.env"
+        given = (
+            dict(re.findall(r"^export (\w+)=(\S+)$", kept.read_text(), re.MULTILINE)) if kept.exists() else os.environ
+        )
+        return {
+            "AWS_ENDPOINT_URL": self.aws_url,
+            "AWS_ACCESS_KEY_ID": given.get("AWS_ACCESS_KEY_ID", "test"),
+            "AWS_SECRET_ACCESS_KEY": given.get("AWS_SECRET_ACCESS_KEY", "test"),
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def aws_client(self, service: str) -> Any:
+        """A client of the AWS below."""
+        settings = self.aws
+        return botocore.session.get_session().create_client(
+            service,
+            region_name=settings["AWS_DEFAULT_REGION"],
+            endpoint_url=self.aws_url,
+            aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
+        )
 
     def sign_in(self) -> AttuneClient:
         """A client signed in as the administrator."""

@@ -36,12 +36,7 @@ def create_tenant(stack: Stack) -> AttuneClient:
 @contextlib.contextmanager
 def _environment(stack: Stack) -> Iterator[None]:
     """Lets the clients of this process speak to the AWS of ``stack``."""
-    wanted = {
-        "AWS_ENDPOINT_URL": stack.aws_url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    wanted = stack.aws
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     clients.client.cache_clear()
