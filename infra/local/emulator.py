@@ -21,6 +21,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from infra.local.fence import Fence
+from infra.local.keys import AccessKey, Keys
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -28,17 +31,18 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REGION: Final = "us-east-1"
 _SAVE_SECONDS: Final = 60  # for a snapshot
+_EXECUTION_PLANE: Final = "runners."  # what the handlers of functions that run tenants' code begin with
 _ASYNCHRONOUS: contextvars.ContextVar[bool] = contextvars.ContextVar("asynchronous", default=False)
 
 
-def settings(*, port: int, state: Path, bind: str) -> dict[str, str]:
+def settings(*, port: int, state: Path, bind: str, key: AccessKey) -> dict[str, str]:
     """The emulator's environment, which its functions inherit."""
     return {
         "GATEWAY_PORT": str(port),
         "BIND_HOST": bind,
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ACCESS_KEY_ID": key.id,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
         "AWS_SESSION_TOKEN": "",
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
@@ -57,10 +61,10 @@ def settings(*, port: int, state: Path, bind: str) -> dict[str, str]:
 
 
 class Emulator:
-    """MiniStack, imported and adjusted. One per process."""
+    """MiniStack, imported and adjusted. One per process. ``application`` takes requests from anybody."""
 
-    def __init__(self, application: Application, runners: int, logs: Path) -> None:
-        self.application = application
+    def __init__(self, application: Application, keys: Keys, runners: int, logs: Path) -> None:
+        self.application: Application = Fence(application, keys)
         self._logs = logs.open("w", buffering=1)
         self._turns: dict[str, threading.BoundedSemaphore] = {}
         self._turns_lock = threading.Lock()
@@ -70,6 +74,7 @@ class Emulator:
         self._log_to_a_file()
         self._wake_consumers_at_once()
         self._write_state_fast()
+        self._give_functions_their_keys(keys)
         if os.environ.get("ATTUNE_TASK_IMAGE"):
             from infra.local.tasks import run_as_on_fargate
 
@@ -156,6 +161,22 @@ class Emulator:
 
         persistence.json = types.SimpleNamespace(**{**vars(json), "dump": dump})
 
+    def _give_functions_their_keys(self, keys: Keys) -> None:
+        """Gives each function credentials that the fence knows, in place of its account's number: what runs tenants'
+        code gets a key that can send to the results queue, as its role on AWS, the others the stack's own."""
+        from ministack.core import lambda_runtime
+        from ministack.services import lambda_svc
+
+        def execution_credentials(config: dict[str, Any]) -> dict[str, str]:
+            key = keys.own
+            if str(config.get("Handler", "")).startswith(_EXECUTION_PLANE):
+                variables = (config.get("Environment") or {}).get("Variables") or {}
+                key = keys.sender(variables.get("ATTUNE_RESULTS_QUEUE", ""))
+            return {"AWS_ACCESS_KEY_ID": key.id, "AWS_SECRET_ACCESS_KEY": key.secret, "AWS_SESSION_TOKEN": ""}
+
+        lambda_runtime.execution_credentials = execution_credentials
+        lambda_svc.execution_credentials = execution_credentials
+
     def warm(self, function: str) -> None:
         """Starts the process of a deployed function, so that its first invocation finds it imported.
 
@@ -220,11 +241,11 @@ def _event_age(function: dict[str, Any]) -> float:
     return float(configured.get("MaximumEventAgeInSeconds") or 21_600)
 
 
-def load(environment: dict[str, str], *, runners: int, logs: Path) -> Emulator:
-    """Imports the emulator with ``environment`` set. ``runners``: actions that may run at once. ``logs``: the file that
-    takes what functions log."""
+def load(environment: dict[str, str], *, keys: Keys, runners: int, logs: Path) -> Emulator:
+    """Imports the emulator with ``environment`` set. ``keys``: who may use it. ``runners``: actions that may run at
+    once. ``logs``: the file that takes what functions log."""
     os.environ.update(environment)
     from ministack import app
 
     logging.getLogger("ministack").setLevel(environment["LOG_LEVEL"])
-    return Emulator(app.app, runners, logs)
+    return Emulator(app.app, keys, runners, logs)

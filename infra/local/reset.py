@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 # What the stack writes. Nothing else is removed, whatever folder ATTUNE_STATE_DIR names.
-OWN: Final = ("aws", "s3", "aws.log", "functions.log", "outputs.json", "lock")
+OWN: Final = ("aws", "s3", "aws.env", "aws.log", "functions.log", "outputs.json", "lock")
 
 
 def reset(state: Path) -> str:

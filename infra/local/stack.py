@@ -18,6 +18,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -31,7 +32,7 @@ import uvicorn
 import uvloop
 
 from infra import steps
-from infra.local import processes
+from infra.local import keys, processes
 
 _SAVE_SECONDS: Final = 30
 _STOP_SECONDS: Final = 2.0  # what functions get to end by themselves
@@ -103,7 +104,7 @@ def _listen(bind: str, port: int, variable: str) -> socket.socket:
 def _claimed(state: Path) -> Any:
     """The state folder, for this process alone."""
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        _make_private(state)
         lock = (state / "lock").open("a+")
     except OSError as error:
         raise StartError(f"The folder {state} cannot be used: {error.strerror} (see ATTUNE_STATE_DIR).") from error
@@ -115,6 +116,16 @@ def _claimed(state: Path) -> Any:
                 f"Another stack is running on {state}: stop it, or choose another folder with ATTUNE_STATE_DIR."
             ) from error
         yield
+
+
+def _make_private(state: Path) -> None:
+    """Makes the state folder, or closes it to other users: tables and keys are in it. Raises :class:`StartError` on a
+    folder that others use too."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = state.stat()
+    if found.st_mode & stat.S_ISVTX or found.st_uid != os.geteuid():
+        raise StartError(f"The folder {state} is not this user's alone: choose another with ATTUNE_STATE_DIR.")
+    state.chmod(0o700)
 
 
 @contextlib.contextmanager
@@ -236,10 +247,11 @@ def _summary(place: Place, outputs: Mapping[str, str], aws: str) -> str:
     login = os.environ.get("ATTUNE_ADMIN_LOGIN") or "test@attune.local"
     password = "(ATTUNE_ADMIN_PASSWORD)" if os.environ.get("ATTUNE_ADMIN_PASSWORD") else "TestPass123!"
     credentials = json.dumps({"login": login, "password": "…" if password.startswith("(") else password})
+    keys_line = f"\n             its access key: {place.state / 'aws.env'}" if place.endpoint is None else ""
     return f"""
   API        {place.url}/api/v1      documentation {place.url}/docs
   WebSocket  ws://localhost:{place.port}/ws
-  AWS        {aws}      stack {os.environ.get("ATTUNE_STACK", "attune")}, bucket {outputs["Bucket"]}
+  AWS        {aws}      stack {os.environ.get("ATTUNE_STACK", "attune")}, bucket {outputs["Bucket"]}{keys_line}
   State      {place.state}      (make reset forgets it; functions.log in it is what the functions say)
   Sign in    {login} / {password}
 
@@ -252,10 +264,14 @@ async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyn
     from infra.local import emulator, front
 
     _say("starting the embedded AWS")
-    environment = emulator.settings(port=place.aws_port, state=place.state, bind=place.bind)
+    key = keys.kept_in(place.state / "aws.env", emulator.REGION)
+    environment = emulator.settings(port=place.aws_port, state=place.state, bind=place.bind, key=key)
     cores = os.cpu_count() or 2
     embedded = emulator.load(
-        environment, runners=_count("ATTUNE_RUNNERS", max(8, 4 * cores)), logs=place.state / "functions.log"
+        environment,
+        keys=keys.Keys(key),
+        runners=_count("ATTUNE_RUNNERS", max(8, 4 * cores)),
+        logs=place.state / "functions.log",
     )
     web = front.Front(embedded.application, place.port, width=_count("ATTUNE_API_WIDTH", max(4, 2 * cores)))
     async with _serving(web, listeners) as server:
