@@ -13,7 +13,7 @@ import psutil
 from helpers.client import AttuneClient
 from helpers.stack import Stack, running_stack
 
-from bench import budgets, report, starts, throughput
+from bench import budgets, firing, report, starts, throughput
 from bench.pipeline import open_pipeline
 from bench.workload import Workload, create_workload
 
@@ -37,6 +37,7 @@ class Results(msgspec.Struct, kw_only=True):
     timed: list[throughput.Measurement] = []
     warm: list[starts.Start] = []
     cold: list[starts.ColdPack] = []
+    timers: list[firing.Firing] = []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "starts"):
             results.warm, results.cold = starts.measure(client, stack)
             print(f"\n{report.starts(results.warm, results.cold)}\n", flush=True)
+        if options.only in (None, "timers"):
+            results.timers = firing.measure(client, workload.pack)
+            print(f"\n{firing.table(results.timers)}\n", flush=True)
         if options.only in (None, "throughput"):
             results.timed = _time(stack, client, workload, options.posts)
             print(f"\n{report.throughput(results.timed)}\n", flush=True)
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Attune's benchmarks.")
-    parser.add_argument("--only", choices=("budgets", "starts", "throughput"), help="one of the parts")
+    parser.add_argument("--only", choices=("budgets", "starts", "throughput", "timers"), help="one of the parts")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="where the JSON goes")
     parser.add_argument("--posts", type=int, help="posts per measurement, instead of the usual number")
     return parser
