@@ -110,14 +110,15 @@ class Api:
         return self.as_role(ref)
 
     def sent(self, queue: str) -> list[Any]:
-        """The messages that wait in a queue of the deployment (events, executions, results), taken out and decoded."""
+        """The messages of the client's tenant that wait in a queue of the deployment (events, executions, results),
+        decoded. All that wait are taken out: the queues are shared, and other tests' messages are nobody's."""
         url = getattr(self.services.settings, f"{queue}_queue")
         taken: list[Any] = []
         while messages := clients.sqs().receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
                 clients.sqs().delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
                 taken.append(jsonlib.loads(message["Body"]))
-        return taken
+        return [message for message in taken if message["tenant"] == self.tenant]
 
     def request(
         self,

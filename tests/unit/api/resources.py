@@ -61,8 +61,3 @@ def rule_body(ref: str = "mine.answer", **fields: Any) -> dict[str, Any]:
 
 def make_rule(api: Any, ref: str = "mine.answer", **fields: Any) -> Any:
     return created(api.post("/api/v1/rules", json=rule_body(ref, **fields)))
-
-
-def sent(api: Any, queue: str) -> list[Any]:
-    """The messages of the client's tenant that wait in a queue, taken out."""
-    return [message for message in api.sent(queue) if message["tenant"] == api.tenant]

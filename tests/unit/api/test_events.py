@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from unit.api.resources import make_action, make_pack, make_rule, make_trigger, sent
+from unit.api.resources import make_action, make_pack, make_rule, make_trigger
 
 from chalicelib.api import events
 from chalicelib.domain import ids
@@ -53,7 +53,7 @@ def test_a_sensor_reports_what_happened(api, sensor, trigger):
     assert (event["payload"], event["config"]) == ({"n": 1}, {"c": 2})
     assert event["source_ref"] == "mine.ear"
     assert event["source"] == api.registry.sensors.get("mine.ear").id
-    message = sent(api, "events")[0]
+    message = api.sent("events")[0]
     assert (message["id"], message["payload"], message["source_ref"]) == (event["id"], {"n": 1}, "mine.ear")
 
 
@@ -64,7 +64,7 @@ def test_trigger_type_is_another_name(sensor):
 
 def test_people_do_not_report_events(api):
     assert api.post("/api/v1/events", json={"trigger_ref": "mine.called"}).status == 403
-    assert sent(api, "events") == []
+    assert api.sent("events") == []
 
 
 def test_a_sensor_reports_to_the_triggers_it_serves(api, sensor):
@@ -78,7 +78,7 @@ def test_an_idempotency_key_reports_one_event(api, sensor):
     first = sensor.post("/api/v1/events", json=body, headers={"Idempotency-Key": "k"})
     again = sensor.post("/api/v1/events", json=body, headers={"Idempotency-Key": "k"})
     assert first.data["id"] == again.data["id"]
-    assert {message["id"] for message in sent(api, "events")} == {first.data["id"]}
+    assert {message["id"] for message in api.sent("events")} == {first.data["id"]}
 
 
 def test_an_event_is_bound_to_the_rule_of_its_instance(api, sensor):
@@ -87,7 +87,7 @@ def test_an_event_is_bound_to_the_rule_of_its_instance(api, sensor):
     body = {"trigger_ref": "mine.called", "trigger_instance_id": f"rule_{rule['id']}"}
     bound = sensor.post("/api/v1/events", json=body)
     assert (bound.status, bound.data["rule"], bound.data["rule_ref"]) == (201, rule["id"], rule["ref"])
-    assert sent(api, "events")[0]["rule_ref"] == rule["ref"]
+    assert api.sent("events")[0]["rule_ref"] == rule["ref"]
     assert sensor.post("/api/v1/events", json=body | {"trigger_instance_id": "rule_17"}).status == 422
     assert sensor.post("/api/v1/events", json=body | {"trigger_instance_id": "mine"}).data["rule"] is None
 

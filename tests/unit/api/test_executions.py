@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from unit.api.resources import make_action, make_pack, sent
+from unit.api.resources import make_action, make_pack
 
 from chalicelib.domain import ids
 from chalicelib.domain.entities import Enforcement, Execution, Grant, Key
@@ -58,7 +58,7 @@ def test_an_execution_is_requested_and_handed_on(api, action):
     assert execution["config"] == {"name": "Ada", "times": 1}
     assert execution["executor"] == api.identity.id
     assert (execution["result"], execution["parent"], execution["enforcement"]) == (None, None, None)
-    assert [message["id"] for message in sent(api, "executions")] == [execution["id"]]
+    assert [message["id"] for message in api.sent("executions")] == [execution["id"]]
     assert api.get(f"/api/v1/executions/{execution['id']}").data == execution
 
 
@@ -99,7 +99,7 @@ def test_bad_parameters_make_an_execution_that_failed_from_the_start(api):
     assert answer.data["status"] == "failed"
     assert "name" in answer.data["result"]["error"]
     assert "times" in answer.data["result"]["error"]
-    assert sent(api, "executions") == []
+    assert api.sent("executions") == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_bad_parameters_make_an_execution_that_failed_from_the_start(api):
 def test_a_bad_request_starts_nothing(api, change, status):
     assert execute(api, **change).status == status
     assert api.get("/api/v1/executions").items == []
-    assert sent(api, "executions") == []
+    assert api.sent("executions") == []
 
 
 def test_an_idempotency_key_starts_one_execution(api):

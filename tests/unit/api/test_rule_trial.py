@@ -1,7 +1,7 @@
 """Trying a rule out over the adapter."""
 
 import pytest
-from unit.api.resources import make_action, make_pack, make_rule, make_trigger, sent
+from unit.api.resources import make_action, make_pack, make_rule, make_trigger
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +60,8 @@ def test_nothing_is_stored_and_nothing_runs(api):
     try_out(api, {"name": "Ada"})
     for what in ("events", "enforcements", "executions"):
         assert api.get(f"/api/v1/{what}").items == []
-    assert sent(api, "events") == []
-    assert sent(api, "executions") == []
+    assert api.sent("events") == []
+    assert api.sent("executions") == []
 
 
 def test_it_is_for_those_who_may_read_the_rule(api):

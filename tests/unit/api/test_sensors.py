@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from unit.api.resources import created, make_action, make_pack, make_rule, make_runtime, make_trigger, sent
+from unit.api.resources import created, make_action, make_pack, make_rule, make_runtime, make_trigger
 
 from chalicelib.domain.entities import Grant, Runtime
 from chalicelib.flow import sensors
@@ -35,7 +35,7 @@ def make_sensor(api: Any, **fields: Any) -> Any:
 
 
 def due(api: Any) -> list[Any]:
-    return [message for message in sent(api, "executions") if message["kind"] == "sensor"]
+    return [message for message in api.sent("executions") if message["kind"] == "sensor"]
 
 
 def test_create_and_read_back(api):
@@ -259,7 +259,7 @@ def test_a_payload_that_breaks_the_schema_is_refused_and_counted(api, schema):
         assert answer.json["details"]["path"] == "payload"
         assert len(answer.json["details"]["violations"]) == 1
     created(eye.post("/api/v1/events", json={"trigger_ref": "mine.called", "payload": {"n": 1}}))
-    assert len(sent(api, "events")) == 1
+    assert len(api.sent("events")) == 1
     refused = api.get("/api/v1/triggers/mine.called").data["refused_payloads"]
     assert refused["count"] == 3
     assert "n" in refused["last_reason"]

@@ -8,7 +8,7 @@ import time
 
 import msgspec
 import pytest
-from unit.api.resources import make_pack, make_trigger, sent
+from unit.api.resources import make_pack, make_trigger
 
 from chalicelib import clients
 from chalicelib.store.registry import Put
@@ -88,7 +88,7 @@ def test_a_delivery_becomes_an_event(api, key):
     assert set(answer.data) == {"event_id", "trigger_ref", "received_at", "message"}
     assert answer.data["trigger_ref"] == "mine.called"
     assert answer.json["event_id"] == answer.data["event_id"]  # where the published client looks
-    (message,) = sent(api, "events")
+    (message,) = api.sent("events")
     assert message["id"] == answer.data["event_id"]
     assert message["payload"] == {"n": 1}
     assert (message["source_ref"], message["trigger_ref"]) == ("webhook", "mine.called")
@@ -96,7 +96,7 @@ def test_a_delivery_becomes_an_event(api, key):
 
 def test_a_payload_key_makes_the_body_an_envelope(api, key):
     post(api, key, {"payload": [1, 2], "headers": {"x": "y"}, "source_ip": "198.51.100.1"})
-    (message,) = sent(api, "events")
+    (message,) = api.sent("events")
     assert message["payload"] == [1, 2]
     assert message["config"]["source"] == "webhook"
     assert message["config"]["headers"] == {"x": "y"}
@@ -107,7 +107,7 @@ def test_what_is_no_json_object_is_refused(api, key, content):
     answer = post(api, key, content=content)
     assert answer.status == 400
     assert answer.json["code"] == "BAD_REQUEST"
-    assert sent(api, "events") == []
+    assert api.sent("events") == []
 
 
 def test_a_body_of_any_content_type_works(api, key):
@@ -157,7 +157,7 @@ def test_a_signed_delivery_passes_and_an_unsigned_one_does_not(api, key):
     assert post(api, key, content=body, headers=wrong).status == 401
     right = {"X-Hub-Signature-256": signature("hush-hush-hush-hush", body)}
     assert post(api, key, content=body, headers=right).status == 200
-    (message,) = sent(api, "events")
+    (message,) = api.sent("events")
     assert message["config"]["hmac_verified"] is True
 
 
