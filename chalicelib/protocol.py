@@ -116,48 +116,8 @@ class Container(msgspec.Struct, kw_only=True, frozen=True):
     network: bool = False
 
 
-class RunKey(msgspec.Struct, frozen=True):
-    """A key of the execution plane, in base64, and the name under which what it sealed refers to it."""
-
-    kid: str
-    key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-
-
-class RunKeys(msgspec.Struct, frozen=True):
-    """The secret that the two planes share, as JSON. The first key is current, the others still open."""
-
-    run: Annotated[list[RunKey], msgspec.Meta(min_length=1)]
-
-
-class Sealed(msgspec.Struct, kw_only=True, frozen=True):
-    """What of a message only the runner is to read (docs/decisions/014): a :class:`RunContent` or
-    :class:`BuildContent` as JSON, under AES-256-GCM."""
-
-    kid: str
-    nonce: bytes  # 12 bytes
-    content: bytes
-
-
-def bound_to(kind: Literal["run", "poll", "build"], tenant: str, subject: int | str, attempt: int) -> bytes:
-    """The associated data of a sealed part: it opens in the message that it was made for and in no other."""
-    return msgspec.json.encode([kind, tenant, subject, attempt])
-
-
-class RunContent(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """The fields of a :class:`Run` that travel sealed if any of them holds a secret."""
-
-    parameters: dict[str, Json] = {}
-    secrets: list[str] = []
-    environment: dict[str, str] = {}
-    pack: Pack | None = None
-    logs: Logs | None = None
-    libraries: Pack | None = None
-    stop_url: str | None = None
-
-
 class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"):
-    """Executor → runner: all that one attempt needs; the runner reads nothing else of the platform but the key to
-    ``sealed``, where that is set: then the fields of :class:`RunContent` are in there and have their defaults here."""
+    """Executor → runner: all that one attempt needs; the runner reads nothing else of the platform."""
 
     tenant: str
     execution: int
@@ -178,7 +138,6 @@ class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"
     libraries: Pack | None = None  # the environment built from the pack's manifest
     container: Container | None = None  # with the runner `container`, always
     stop_url: str | None = None  # for containers: answers 200 once the execution is to be cancelled
-    sealed: Sealed | None = None
 
 
 class TaskStopped(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="stopped"):
@@ -246,16 +205,8 @@ class Upload(msgspec.Struct, kw_only=True, frozen=True):
     most: int
 
 
-class BuildContent(msgspec.Struct, kw_only=True, frozen=True):
-    """The fields of a :class:`Build` that travel sealed: presigned, they let anybody in who has them."""
-
-    pack: Pack
-    upload: Upload
-
-
 class Build(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="build"):
-    """Executor → runner: install what a pack's manifest asks for, and upload the result. With ``sealed``, the URLs and
-    the form's fields are in there and empty here."""
+    """Executor → runner: install what a pack's manifest asks for, and upload the result."""
 
     tenant: str
     environment: str  # its ref
@@ -266,7 +217,6 @@ class Build(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="bu
     pack: Pack
     upload: Upload
     timeout: float
-    sealed: Sealed | None = None
 
 
 class EnvironmentBuilt(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="built"):

@@ -15,7 +15,6 @@ from chalicelib.flow.queues import Queues
 from chalicelib.flow.tasks import Tasks
 from chalicelib.security.encryption import Cipher
 from chalicelib.security.keyring import Keyring
-from chalicelib.security.sealing import Sealer
 from chalicelib.security.tokens import Tokens
 from chalicelib.settings import Settings, settings_from
 from chalicelib.store.opening import Store
@@ -66,11 +65,6 @@ def open_services(settings: Settings) -> Services:
         cipher=Cipher(store, keyring),
         tokens=Tokens(keyring),
         queues=Queues(clients.sqs, events_url=settings.events_queue, executions_url=settings.executions_queue),
-        invoker=Invoker(
-            clients.lambda_,
-            Sealer(clients.secretsmanager, settings.run_secret),
-            function=settings.runner_function,
-            isolated=settings.tenant_isolation,
-        ),
+        invoker=Invoker(clients.lambda_, function=settings.runner_function, isolated=settings.tenant_isolation),
         tasks=Tasks(clients.ecs, settings.tasks) if settings.tasks else None,
     )

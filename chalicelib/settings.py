@@ -31,7 +31,6 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     runner_function: str
     bucket: str
     secret: str
-    run_secret: str
     api_url: str
     self_registration: bool = False
     tenant_isolation: bool = False  # Lambda's tenant isolation mode for the runner
@@ -51,7 +50,6 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         runner_function=environment["ATTUNE_RUNNER_FUNCTION"],
         bucket=environment["ATTUNE_BUCKET"],
         secret=environment["ATTUNE_SECRET"],
-        run_secret=environment["ATTUNE_RUN_SECRET"],
         api_url=environment["ATTUNE_API_URL"],
         self_registration=environment.get("ATTUNE_SELF_REGISTRATION") == "on",
         tenant_isolation=environment.get("ATTUNE_TENANT_ISOLATION") == "on",

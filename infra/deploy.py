@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -231,15 +231,14 @@ def _reason(identifier: str) -> str:
     return f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', 'no reason given')}"
 
 
-def write_keys(secret: str, purposes: Sequence[str]) -> bool:
-    """Gives a fresh secret a key per purpose, once; returns whether it did. Rotation adds keys in front
-    (docs/operating.md)."""
+def write_keys(secret: str) -> bool:
+    """Gives a fresh secret its keys, once; returns whether it did. Rotation adds keys in front (docs/operating.md)."""
     manager = clients.secretsmanager()
-    if purposes[0] in json.loads(manager.get_secret_value(SecretId=secret)["SecretString"]):
+    if "jwt" in json.loads(manager.get_secret_value(SecretId=secret)["SecretString"]):
         return False
     keys = {
         purpose: [{"kid": secrets.token_hex(4), "key": base64.b64encode(secrets.token_bytes(32)).decode()}]
-        for purpose in purposes
+        for purpose in ("jwt", "master")
     }
     manager.put_secret_value(SecretId=secret, SecretString=json.dumps(keys))
     return True
@@ -262,8 +261,7 @@ def main() -> int:
             os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
         target = target_from(os.environ, slim=arguments.slim)
         outputs = deploy(target, say=lambda step: print(step, flush=True))
-        write_keys(outputs["Secret"], ("jwt", "master"))
-        write_keys(outputs["RunSecret"], ("run",))
+        write_keys(outputs["Secret"])
         _bootstrap(target, outputs)
     except (DeployError, package.PackagingError) as error:
         print(error, file=sys.stderr)

@@ -29,7 +29,7 @@ RUNNER_SOURCES: Final = ("runners", "chalicelib/__init__.py", "chalicelib/protoc
 
 # Of botocore's 400 service descriptions, 24 MB, the planes use these.
 _CONTROL_SERVICES: Final = ("apigatewaymanagementapi", "dynamodb", "ecs", "lambda", "s3", "secretsmanager", "sqs")
-_RUNNER_SERVICES: Final = ("secretsmanager", "sqs")
+_RUNNER_SERVICES: Final = ("sqs",)
 _NEVER_NEEDED: Final = ("*/tests/*", "*/test/*", "*.dist-info/RECORD", "*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "bin/*")
 
 

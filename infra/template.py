@@ -70,9 +70,7 @@ class Function:
 FUNCTIONS: Final[Mapping[str, Function]] = {
     API: Function(512, API_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
     "rules": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send executions")),
-    "executor": Function(
-        512, CONSUMER_SECONDS, ("data", "secret", "run secret", "bucket", "list", "send executions", "run")
-    ),
+    "executor": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send executions", "run")),
     "conductor": Function(
         512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")
     ),
@@ -210,7 +208,6 @@ _OUTPUTS: Final[Json] = {
     "RunnerFunction": {"Value": {"Ref": "Runner"}},
     "Bucket": {"Value": {"Ref": "Bucket"}},
     "Secret": {"Value": {"Ref": "Secret"}},
-    "RunSecret": {"Value": {"Ref": "RunSecret"}},
     "TenantIsolation": {"Value": {"Ref": "TenantIsolation"}},
     "SelfRegistration": {"Value": {"Ref": "SelfRegistration"}},
     "Fingerprint": {"Value": {"Ref": "Fingerprint"}},
@@ -228,7 +225,6 @@ def environment_of(outputs: Mapping[str, str]) -> dict[str, str]:
         "RunnerFunction": "ATTUNE_RUNNER_FUNCTION",
         "Bucket": "ATTUNE_BUCKET",
         "Secret": "ATTUNE_SECRET",
-        "RunSecret": "ATTUNE_RUN_SECRET",
         "ApiUrl": "ATTUNE_API_URL",
         "TenantIsolation": "ATTUNE_TENANT_ISOLATION",
         "SelfRegistration": "ATTUNE_SELF_REGISTRATION",
@@ -247,7 +243,6 @@ def _environment(*, with_api: bool) -> Json:
         "ATTUNE_RUNNER_FUNCTION": {"Ref": "Runner"},
         "ATTUNE_BUCKET": {"Ref": "Bucket"},
         "ATTUNE_SECRET": {"Ref": "Secret"},
-        "ATTUNE_RUN_SECRET": {"Ref": "RunSecret"},
         "ATTUNE_API_URL": _if("HasApiUrl", {"Ref": "ApiUrl"}, _GATEWAY_URL) if with_api else {"Ref": "ApiUrl"},
         "ATTUNE_SELF_REGISTRATION": {"Ref": "SelfRegistration"},
         "ATTUNE_TENANT_ISOLATION": {"Ref": "TenantIsolation"},
@@ -343,7 +338,6 @@ def _statements() -> dict[str, Json]:
     return {
         "data": _allow([f"dynamodb:{action}" for action in data], *table_arns),
         "secret": _allow(["secretsmanager:GetSecretValue"], {"Ref": "Secret"}),
-        "run secret": _allow(["secretsmanager:GetSecretValue"], {"Ref": "RunSecret"}),
         "bucket": _allow(
             ["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging", "s3:DeleteObject"], {"Fn::Sub": "${Bucket.Arn}/*"}
         ),
@@ -415,28 +409,23 @@ def _storage() -> Resources:
                 },
             },
         },
-        "Secret": _secret("Signing and master keys"),
-        "RunSecret": _secret("Keys that seal what is sent to the execution plane"),
-    }
-
-
-def _secret(holds: str) -> Json:
-    return {
-        "Type": "AWS::SecretsManager::Secret",
-        "DeletionPolicy": "Retain",
-        "UpdateReplacePolicy": "Retain",
-        "Properties": {
-            "Description": f"{holds}. The deployment writes them once; see docs/operating.md.",
-            "GenerateSecretString": {"SecretStringTemplate": "{}", "GenerateStringKey": "unset"},
+        "Secret": {
+            "Type": "AWS::SecretsManager::Secret",
+            "DeletionPolicy": "Retain",
+            "UpdateReplacePolicy": "Retain",
+            "Properties": {
+                "Description": "Signing and master keys. The deployment writes them once; see docs/operating.md.",
+                "GenerateSecretString": {"SecretStringTemplate": "{}", "GenerateStringKey": "unset"},
+            },
         },
     }
 
 
 def _runner(code: Code, scale: Scale, runtime: str) -> Resources:
-    """The execution plane: one function that may report results, and read the key to what it is sent (decision 014)."""
+    """The execution plane: one function that may report results and nothing else (design §1)."""
     return {
         "RunnerLogs": _log_group("runner"),
-        "RunnerRole": _role("RunnerLogs", [_statements()[right] for right in ("send results", "run secret")]),
+        "RunnerRole": _role("RunnerLogs", [_statements()["send results"]]),
         "Runner": {
             "Type": "AWS::Lambda::Function",
             "Properties": {
@@ -454,7 +443,6 @@ def _runner(code: Code, scale: Scale, runtime: str) -> Resources:
                 "Environment": {
                     "Variables": {
                         "ATTUNE_RESULTS_QUEUE": {"Ref": "ResultsQueue"},
-                        "ATTUNE_RUN_SECRET": {"Ref": "RunSecret"},
                         "ATTUNE_API_URL": {"Ref": "ApiUrl"},
                         "ATTUNE_HTTP_ALLOWED": {"Ref": "HttpAllowed"},
                         "ATTUNE_STAGE": STAGE,

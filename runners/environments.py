@@ -117,11 +117,6 @@ def build(
     return _report(order, started, log=log, version=tools.version, spool=spool)
 
 
-def could_not_start(order: Build, reason: str) -> EnvironmentBuilt:
-    """The report of a build that never had a process."""
-    return _report(order, time.monotonic(), log=reason)
-
-
 def last_lines(said: Captured) -> str:
     """The end of what the installer said, as text for people."""
     text = (said.head + b"\n" + said.tail).decode("utf-8", "replace")

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from chalicelib.protocol import Build, EnvironmentBuilt, Poll, Run, RunFinished, SensorPolled
-from runners import kernel, results, sealing
+from runners import kernel, results
 from runners.sandbox import TERMINATION_GRACE, Ended, Sandbox
 
 # Before anything else: the zygote starts while the rest is being imported, and is not a copy of any of it.
@@ -72,10 +72,6 @@ class Runner:
         """Build an environment. ``seconds_left`` and what is raised: as for :meth:`carry_out`."""
         from runners import environments
 
-        try:
-            order = sealing.opened_build(order)
-        except sealing.DoesNotOpenError as error:
-            return environments.could_not_start(order, str(error))
         report = environments.build(
             order,
             self._sandbox,
@@ -93,10 +89,6 @@ class Runner:
         """Let a sensor look once. ``seconds_left`` and what is raised: as for :meth:`carry_out`."""
         from runners import sensing
 
-        try:
-            order = sealing.opened_poll(order)
-        except sealing.DoesNotOpenError as error:
-            return sensing.could_not_start(order, str(error))
         run = order.run
         redactor = Redactor([*run.secrets, run.token, run.environment.get("ATTUNE_API_TOKEN", "")])
         folder, libraries = self._files(run)
@@ -115,10 +107,6 @@ class Runner:
         return report
 
     def _outcome(self, run: Run, timeout: float) -> Outcome:
-        try:
-            run = sealing.opened(run)
-        except sealing.DoesNotOpenError as error:
-            return Outcome(*could_not_start(str(error)))
         redactor = Redactor([*run.secrets, run.token, run.environment.get("ATTUNE_API_TOKEN", "")])
         if run.runner == "http":
             from runners.http import request  # 70 ms of imports that only this runner needs

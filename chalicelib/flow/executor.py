@@ -73,8 +73,7 @@ def _start(services: Services, message: ExecutionRequested) -> None:
     if execution is None:
         return  # taken by an earlier delivery of this message, cancelled, or over
     try:
-        run, confidential = _run(services, snapshot, message.tenant, execution, action, token, libraries)
-        _dispatch(services, run, confidential=confidential)
+        _dispatch(services, _run(services, snapshot, message.tenant, execution, action, token, libraries))
     except (UnknownKeyError, RunTooLargeError, containers.NoImageError, NotForTasksError) as error:
         activity.transition(execution.id, from_=RUNNING, to="failed", result=_failure(error), now=now)
     except Exception:
@@ -83,11 +82,11 @@ def _start(services: Services, message: ExecutionRequested) -> None:
         raise
 
 
-def _dispatch(services: Services, run: Run, *, confidential: bool) -> None:
+def _dispatch(services: Services, run: Run) -> None:
     if run.runner == "container" and services.tasks is not None:
         services.tasks.start(run, services.store.tenant(run.tenant).blobs)
     else:
-        services.invoker.start(run, confidential=confidential)
+        services.invoker.start(run)
 
 
 def _failure(error: Exception) -> Json:
@@ -110,8 +109,7 @@ def _run(
     action: Action,
     token: str,
     libraries: Pack | None,
-) -> tuple[Run, bool]:
-    """The run, and whether there is anything in it that must not be read on the way."""
+) -> Run:
     revealed = reveal(services, snapshot, tenant, execution, action)
     run = Run(
         tenant=tenant,
@@ -132,9 +130,7 @@ def _run(
         libraries=libraries,
         logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution),
     )
-    if run.runner == "container":
-        run = containers.contained(services, run, execution, action)
-    return run, revealed.confidential or bool(run.secrets) or "ATTUNE_API_TOKEN" in run.environment
+    return containers.contained(services, run, execution, action) if run.runner == "container" else run
 
 
 def _environment(

@@ -6,7 +6,6 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from chalicelib.protocol import Build, Poll, Run
-from chalicelib.security.sealing import Sealer
 
 _encode = msgspec.json.Encoder().encode
 
@@ -27,33 +26,31 @@ class Invoker:
     """Starts runs on the runner function.
 
     With ``isolated`` Lambda keeps a separate execution environment per tenant (tenant isolation mode); the emulator
-    takes the tenant and does not isolate by it. What is confidential travels sealed: Lambda keeps what it is sent until
-    there is room for it, and repeats it in its record of a failure.
+    takes the tenant and does not isolate by it.
     """
 
-    def __init__(self, client: Callable[[], LambdaClient], sealer: Sealer, *, function: str, isolated: bool) -> None:
+    def __init__(self, client: Callable[[], LambdaClient], *, function: str, isolated: bool) -> None:
         self._client = client
-        self._sealer = sealer
         self._function = function
         self._isolated = isolated
 
-    def start(self, run: Run, *, confidential: bool) -> None:
+    def start(self, run: Run) -> None:
         """Returns when Lambda has queued the run. Raises :class:`RunTooLargeError`, or botocore's errors."""
-        payload = _encode(self._sealer.run(run) if confidential else run)
+        payload = _encode(run)
         if len(payload) > MAX_PAYLOAD:
             raise RunTooLargeError(f"parameters and secrets take {len(payload)} bytes; a run takes {MAX_PAYLOAD}")
         self._invoke(run.tenant, payload)
 
     def poll(self, poll: Poll) -> None:
         """The same for a poll of a sensor."""
-        payload = _encode(self._sealer.poll(poll))
+        payload = _encode(poll)
         if len(payload) > MAX_PAYLOAD:
             raise RunTooLargeError(f"the rules, state and keys take {len(payload)} bytes; a poll takes {MAX_PAYLOAD}")
         self._invoke(poll.run.tenant, payload)
 
     def build(self, build: Build) -> None:
         """The same for the building of an environment."""
-        self._invoke(build.tenant, _encode(self._sealer.build(build)))
+        self._invoke(build.tenant, _encode(build))
 
     def _invoke(self, tenant: str, payload: bytes) -> None:
         isolation = {"TenantId": tenant} if self._isolated else {}

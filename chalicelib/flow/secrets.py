@@ -24,12 +24,10 @@ class UnknownKeyError(Exception):
 
 @dataclass(slots=True)
 class Revealed:
-    """Parameters in clear, and the strings among them that must not leave the runner. ``confidential``: some of
-    them are stored encrypted only, which includes the keys that are shown to everybody."""
+    """Parameters in clear, and the strings among them that must not leave the runner."""
 
     parameters: dict[str, Json]
     hidden: list[str] = field(default_factory=list)
-    confidential: bool = False
 
 
 def seal(services: Services, tenant: str, execution: Execution, action: Action) -> Execution:
@@ -108,8 +106,7 @@ def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execu
 
     parameters = put_secrets(execution.config or {}, execution.secrets or {}, read)
     by_name = {key.name: key for key in (*map(named, action.secrets), *own.values())}
-    parameters = {**parameters, **{name: open_key(key) for name, key in by_name.items()}}
-    return Revealed(parameters, hidden, confidential=bool(by_name or execution.secrets))
+    return Revealed({**parameters, **{name: open_key(key) for name, key in by_name.items()}}, hidden)
 
 
 def key_for(services: Services, snapshot: Snapshot, ref: str, identity_id: int | None) -> Key:

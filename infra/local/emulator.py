@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from infra.local.fence import Fence
-from infra.local.keys import AccessKey, Grant, Keys
+from infra.local.keys import AccessKey, Keys
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -163,8 +163,7 @@ class Emulator:
 
     def _give_functions_their_keys(self, keys: Keys) -> None:
         """Gives each function credentials that the fence knows, in place of its account's number: what runs tenants'
-        code gets one that can send to the results queue and read the key to sealed runs, as its role on AWS, the
-        others the stack's own."""
+        code gets a key that can send to the results queue, as its role on AWS, the others the stack's own."""
         from ministack.core import lambda_runtime
         from ministack.services import lambda_svc
 
@@ -172,8 +171,7 @@ class Emulator:
             key = keys.own
             if str(config.get("Handler", "")).startswith(_EXECUTION_PLANE):
                 variables = (config.get("Environment") or {}).get("Variables") or {}
-                queue, secret = (variables.get(f"ATTUNE_{name}", "") for name in ("RESULTS_QUEUE", "RUN_SECRET"))
-                key = keys.sender(Grant(queue, secret))
+                key = keys.sender(variables.get("ATTUNE_RESULTS_QUEUE", ""))
             return {"AWS_ACCESS_KEY_ID": key.id, "AWS_SECRET_ACCESS_KEY": key.secret, "AWS_SESSION_TOKEN": ""}
 
         lambda_runtime.execution_credentials = execution_credentials

@@ -8,8 +8,8 @@ Signature Version 4 before it gets there ("AWS API request signing", IAM User Gu
 - a presigned form of S3, whose policy names the bucket: the emulator holds the rest to the policy.
 
 What a signature does not cover must not lead elsewhere: a presigned request loses every header that could, and the
-runner's key, which may only send to one queue and read one secret, is held to exactly these requests. Free for all are
-the health endpoints and the APIs themselves (``execute-api``), which know their users on their own.
+runner's key, which may only send to one queue, is held to exactly that request. Free for all are the health endpoints
+and the APIs themselves (``execute-api``), which know their users on their own.
 """
 
 import base64
@@ -27,7 +27,7 @@ from xml.sax.saxutils import escape
 from botocore.auth import UNSIGNED_PAYLOAD, SigV4Auth
 from botocore.credentials import Credentials
 
-from infra.local.keys import AccessKey, Grant, Keys
+from infra.local.keys import AccessKey, Keys
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -54,7 +54,6 @@ _HARMLESS: Final = frozenset(
 )
 _SENDING: Final = frozenset(("accept-encoding", "authorization", "content-length", "content-type", "x-amz-date"))
 _SEND_MESSAGE: Final = "AmazonSQS.SendMessage"
-_GET_VALUE: Final = "secretsmanager.GetSecretValue"
 
 _log = logging.getLogger("attune.fence")
 
@@ -156,17 +155,17 @@ class Fence:
         if parts is None or not _TIME.fullmatch(time):
             raise _missing()
         identifier, _, region, service, names, signature = parts.groups()
-        key, grant = self._key(identifier)
+        key, queue = self._key(identifier)
         body = b""
         claimed = _header(scope, b"x-amz-content-sha256") if "x-amz-content-sha256" in names.split(";") else None
-        if grant is not None or claimed is None:
+        if queue is not None or claimed is None:
             body, receive = await _read(receive)
             claimed = claimed or hashlib.sha256(body).hexdigest()
         request = _request(scope, names, time, claimed, _pairs(scope))
         if not _Verifier(key, region, service).holds(request, signature):
             raise _mismatch()
-        if grant is not None:
-            scope = _granted(scope, service, body, grant)
+        if queue is not None:
+            scope = _sending(scope, service, body, queue)
         return scope, receive
 
     def _presigned(self, scope: Scope, query: dict[str, str]) -> Scope:
@@ -174,9 +173,9 @@ class Fence:
         names, time = query.get("X-Amz-SignedHeaders", ""), query.get("X-Amz-Date", "")
         if parts is None or parts[4] != "s3" or "host" not in names.split(";") or not _TIME.fullmatch(time):
             raise _missing()
-        key, grant = self._key(parts[1])
-        if grant is not None:
-            raise RefusedError("denied", "This access key may not sign for S3.")
+        key, queue = self._key(parts[1])
+        if queue is not None:
+            raise RefusedError("denied", "This access key may only send messages.")
         pairs = [(name, value) for name, value in _pairs(scope) if name != "X-Amz-Signature"]
         request = _request(scope, names, time, UNSIGNED_PAYLOAD, pairs)
         if not _Verifier(key, parts[3], "s3").holds(request, query.get("X-Amz-Signature", "")):
@@ -188,9 +187,9 @@ class Fence:
         time = fields.get("x-amz-date", "")
         if parts is None or parts[4] != "s3" or not _TIME.fullmatch(time):
             raise _missing()
-        key, grant = self._key(parts[1])
-        if grant is not None:
-            raise RefusedError("denied", "This access key may not sign for S3.")
+        key, queue = self._key(parts[1])
+        if queue is not None:
+            raise RefusedError("denied", "This access key may only send messages.")
         request = SimpleNamespace(context={"timestamp": time})
         wanted = _Verifier(key, parts[3], "s3").signature(fields.get("policy", ""), request)
         if not hmac.compare_digest(wanted.encode(), fields.get("x-amz-signature", "").encode()):
@@ -201,7 +200,7 @@ class Fence:
             raise RefusedError("denied", "Invalid according to Policy: another bucket.")
         return {**scope, "headers": [*_only(scope, _HARMLESS), _here(scope)]}
 
-    def _key(self, identifier: str) -> tuple[AccessKey, Grant | None]:
+    def _key(self, identifier: str) -> tuple[AccessKey, str | None]:
         found = self._keys.find(identifier)
         if found is None:
             raise _unknown()
@@ -246,26 +245,20 @@ def _request(scope: Scope, names: str, time: str, payload: str, query: list[tupl
     )
 
 
-def _granted(scope: Scope, service: str, body: bytes, grant: Grant) -> Scope:
-    """The request, if it is one of those granted, by the services' JSON protocols; of its headers, those that this
-    takes."""
+def _sending(scope: Scope, service: str, body: bytes, queue: str) -> Scope:
+    """The request, if it is SendMessage to ``queue`` by SQS's JSON protocol; of its headers, those that this takes."""
     try:
         asked = json.loads(body)
     except ValueError:
         asked = None
-    target = _header(scope, b"x-amz-target")
-    sends = (
-        (service, target) == ("sqs", _SEND_MESSAGE) and isinstance(asked, dict) and asked.get("QueueUrl") == grant.queue
-    )
-    reads = (service, target) == ("secretsmanager", _GET_VALUE) and bool(grant.secret)
-    reads = reads and asked == {"SecretId": grant.secret}
     if (
-        target is None
-        or (scope["method"], scope["path"], scope["query_string"]) != ("POST", "/", b"")
-        or not (sends or reads)
+        (scope["method"], scope["path"], scope["query_string"], service) != ("POST", "/", b"", "sqs")
+        or _header(scope, b"x-amz-target") != _SEND_MESSAGE
+        or not isinstance(asked, dict)
+        or asked.get("QueueUrl") != queue
     ):
-        raise RefusedError("denied", "This access key may only send to the results queue, and read the runner's key.")
-    headers = [*_only(scope, _SENDING), _here(scope), (b"x-amz-target", target.encode())]
+        raise RefusedError("denied", "This access key may only send messages to the results queue.")
+    headers = [*_only(scope, _SENDING), _here(scope), (b"x-amz-target", _SEND_MESSAGE.encode())]
     return {**scope, "headers": headers}
 
 

@@ -50,32 +50,24 @@ def kept_in(path: Path, region: str) -> AccessKey:
     return key
 
 
-@dataclass(frozen=True)
-class Grant:
-    """All that a runner's key may do: send to the queue with this URL, and read the secret with this id, if any."""
-
-    queue: str
-    secret: str = ""
-
-
 class Keys:
-    """Every key that the emulator knows: the stack's ``own``, which may do all, and those of runners."""
+    """Every key that the emulator knows: the stack's ``own``, which may do all, and those that may only send."""
 
     def __init__(self, own: AccessKey) -> None:
         self.own = own
-        self._senders: dict[str, tuple[AccessKey, Grant]] = {}
+        self._senders: dict[str, tuple[AccessKey, str]] = {}
 
-    def sender(self, grant: Grant) -> AccessKey:
-        """The key that may do this and nothing else."""
-        for key, granted in self._senders.values():
-            if granted == grant:
+    def sender(self, queue: str) -> AccessKey:
+        """The key that may send messages to the queue with this URL, and nothing else."""
+        for key, url in self._senders.values():
+            if url == queue:
                 return key
         key = draw()
-        self._senders = {**self._senders, key.id: (key, grant)}  # read by another thread
+        self._senders = {**self._senders, key.id: (key, queue)}  # read by another thread
         return key
 
-    def find(self, identifier: str) -> tuple[AccessKey, Grant | None] | None:
-        """The key of this id, and the only things that it may do (None: all)."""
+    def find(self, identifier: str) -> tuple[AccessKey, str | None] | None:
+        """The key of this id, and the URL of the only queue it may send to (None: it may do all)."""
         if secrets.compare_digest(identifier.encode(), self.own.id.encode()):
             return self.own, None
         return self._senders.get(identifier)

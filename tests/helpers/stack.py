@@ -180,18 +180,6 @@ def _signal_group(group: int, number: int) -> bool:
     return True
 
 
-def runners_of(stack: Stack) -> list[int]:
-    """The processes of ``stack``'s runner function, which live in its workspace."""
-    assert stack.state is not None
-    workspace = (stack.state / "workspace").read_text().strip()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if f"{workspace}/ministack-lambda-attune-Runner-" in path.read_text():
-                found.append(int(path.parent.name))
-    return found
-
-
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on at this moment."""
     with contextlib.ExitStack() as held:

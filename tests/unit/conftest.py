@@ -1,6 +1,5 @@
 """A deployment on moto that the unit tests of the API and of the boxes share."""
 
-import base64
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -41,8 +40,6 @@ def settings(aws: None) -> Settings:
     queues = {name: clients.sqs().create_queue(QueueName=name)["QueueUrl"] for name in QUEUES}
     keys = {"jwt": [{"kid": "1", "key": key()}], "master": [{"kid": "1", "key": key()}]}
     clients.secretsmanager().create_secret(Name="attune", SecretString=json.dumps(keys))
-    run_keys = {"run": [{"kid": "1", "key": base64.b64encode(secrets.token_bytes(32)).decode()}]}
-    clients.secretsmanager().create_secret(Name="attune-run", SecretString=json.dumps(run_keys))
     return Settings(
         registry_table="registry",
         activity_table="activity",
@@ -52,7 +49,6 @@ def settings(aws: None) -> Settings:
         runner_function="runner",
         bucket="each test has its own",
         secret="attune",
-        run_secret="attune-run",
         api_url="http://localhost:8080",
         self_registration=True,
     )

@@ -1,11 +1,13 @@
 """A canary secret goes every way that a secret can go; afterwards everything that the deployment keeps and all that its
 API tells is read, and the canary must not be in it (issue 3, "How it is judged")."""
 
+import contextlib
 import json
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from helpers.client import AttuneClient, Json
@@ -17,7 +19,7 @@ from helpers.polling import (
     wait_for_execution_count,
     wait_for_execution_status,
 )
-from helpers.stack import Stack, runners_of
+from helpers.stack import Stack
 
 pytestmark = [pytest.mark.tier3, pytest.mark.security, pytest.mark.secrets]
 
@@ -236,3 +238,15 @@ def answers(client: AttuneClient, flight: Flight) -> Iterator[tuple[str, str]]:
     for rule in flight.rules:
         tried = client.request("POST", f"rules/{rule}/test", json={"payload": {"x": "y"}})
         yield f"test of {rule}", tried.text
+
+
+def runners_of(stack: Stack) -> list[int]:
+    """The processes of ``stack``'s runner function, which live in its workspace."""
+    assert stack.state is not None
+    workspace = (stack.state / "workspace").read_text().strip()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"{workspace}/ministack-lambda-attune-Runner-" in path.read_text():
+                found.append(int(path.parent.name))
+    return found

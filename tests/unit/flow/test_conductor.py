@@ -7,12 +7,10 @@ import msgspec
 import pytest
 from unit.flow.world import World
 
-from chalicelib import clients
 from chalicelib.flow import conductor, executor
 from chalicelib.flow.cancel import NotCancellableError, cancel
 from chalicelib.flow.intake import request_execution
 from chalicelib.protocol import Run, RunFinished
-from chalicelib.security.sealing import Sealer
 
 
 def running(world: World) -> Run:
@@ -63,19 +61,6 @@ def test_a_lost_runner_is_replaced_once_and_then_given_up(world: World) -> None:
     execution = world.activity.get_execution(first.execution)
     assert execution.status == "abandoned"
     assert "lost" in execution.result["error"]
-
-
-def test_a_lost_run_is_known_by_what_is_not_sealed(world: World) -> None:
-    canary = "CaNaRy-77aa"
-    first = running(world)
-    secret = msgspec.structs.replace(first, parameters={"p": canary}, secrets=[canary])
-    sealed = Sealer(clients.secretsmanager, world.services.settings.run_secret).run(secret)
-    record = failure(sealed)
-    assert canary not in json.dumps(record)
-    conductor.take_back(world.services, record)
-    assert world.requests[-1].id == first.execution
-    executor.handle(world.services, [world.requests[-1]])
-    assert world.runner.runs[-1].attempt == 2
 
 
 def test_a_failure_record_that_comes_twice_starts_one_more_run(world: World) -> None:

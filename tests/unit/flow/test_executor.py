@@ -28,7 +28,6 @@ def test_a_requested_execution_is_claimed_and_handed_to_the_runner(world: World)
     (run,) = world.runner.runs
     assert (run.execution, run.attempt, run.runner, run.entrypoint) == (id_, 1, "shell", "echo hi")
     assert run.parameters == {"a": 1}
-    assert world.runner.confidential == [False]
     assert run.timeout == 20
     execution = world.activity.get_execution(id_)
     assert execution.status == "running"
@@ -86,7 +85,6 @@ def test_keys_of_pack_and_action_come_by_name_and_are_hidden(world: World) -> No
     executor.handle(world.services, [request])
     (run,) = world.runner.runs
     assert run.parameters == {"a": 1, "token": "action's", "limit": 5}
-    assert world.runner.confidential == [True]
     assert "action's" in run.secrets
     assert "5" not in run.secrets
 
@@ -98,7 +96,6 @@ def test_named_keys_are_injected_and_never_stored(world: World) -> None:
     (run,) = world.runner.runs
     assert run.parameters == {"api_key": {"user": "u", "password": "s3cret"}}
     assert {"u", "s3cret"} <= set(run.secrets)
-    assert world.runner.confidential == [True]
     assert "s3cret" not in str(world.activity.get_execution(id_))
 
 
@@ -128,17 +125,6 @@ def test_a_secret_parameter_is_stored_sealed_and_hidden(world: World) -> None:
     (run,) = world.runner.runs
     assert run.parameters == {"password": "hunter2", "name": "bob"}
     assert "hunter2" in run.secrets
-    assert world.runner.confidential == [True]
-
-
-def test_what_is_not_shown_travels_sealed_even_if_there_is_nothing_to_mask(world: World) -> None:
-    action = world.put_action("p.s", param_schema={"sure": {"type": "boolean", "secret": True}})
-    world.put_key("p.act.limit", 5, owner_type="action", owner_action_ref="p.act", encrypted=False)
-    for request in (start(world, action, {"sure": True})[1], start(world)[1]):
-        executor.handle(world.services, [request])
-    assert [run.parameters for run in world.runner.runs] == [{"sure": True}, {"limit": 5}]
-    assert world.runner.confidential == [True, True]
-    assert not any(run.secrets for run in world.runner.runs)
 
 
 def test_the_environment_says_who_and_where(world: World) -> None:
@@ -159,7 +145,6 @@ def test_an_execution_with_permission_sets_gets_a_token_of_its_own(world: World)
     assert (principal.token_type, principal.tenant) == ("execution", world.tenant)
     assert principal.metadata["execution_id"] == id_
     assert principal.permission_set_refs == ["core.viewer"]
-    assert world.runner.confidential == [True]
 
 
 def test_a_pack_action_brings_its_files(world: World) -> None:

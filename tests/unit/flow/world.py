@@ -56,7 +56,6 @@ class FakeRunner:
     """Keeps the runs it is given; ``error`` is raised instead."""
 
     runs: list[Run] = field(default_factory=list)
-    confidential: list[bool] = field(default_factory=list)  # whether each was to be sealed
     builds: list[Build] = field(default_factory=list)
     error: Exception | None = None
 
@@ -65,11 +64,10 @@ class FakeRunner:
             raise self.error
         self.builds.append(build)
 
-    def start(self, run: Run, *, confidential: bool) -> None:
+    def start(self, run: Run) -> None:
         if self.error is not None:
             raise self.error
         self.runs.append(run)
-        self.confidential.append(confidential)
 
 
 class World:

@@ -214,28 +214,8 @@ def test_a_presigned_form_fills_its_bucket_and_nothing_else(place: Place) -> Non
     assert len(place.emulator.seen) == 1
 
 
-def test_the_runners_key_reads_its_one_secret(place: Place) -> None:
-    key = place.keys.sender(keys.Grant(QUEUE, "arn:run"))
-    secrets = place.client("secretsmanager", key)
-    secrets.get_secret_value(SecretId="arn:run")
-    assert json.loads(place.emulator.bodies[0]) == {"SecretId": "arn:run"}
-    for refused in (
-        lambda: secrets.get_secret_value(SecretId="arn:master"),
-        lambda: secrets.get_secret_value(SecretId="arn:run", VersionStage="AWSPREVIOUS"),
-        lambda: secrets.put_secret_value(SecretId="arn:run", SecretString="{}"),
-        lambda: secrets.describe_secret(SecretId="arn:run"),
-        lambda: secrets.list_secrets(),
-    ):
-        with pytest.raises(secrets.exceptions.ClientError, match="AccessDenied"):
-            refused()
-    without = place.client("secretsmanager", place.keys.sender(keys.Grant(QUEUE)))
-    with pytest.raises(without.exceptions.ClientError, match="AccessDenied"):
-        without.get_secret_value(SecretId="arn:run")
-    assert len(place.emulator.seen) == 1
-
-
 def test_the_runners_key_sends_to_its_queue_and_nothing_else(place: Place) -> None:
-    key = place.keys.sender(keys.Grant(QUEUE))
+    key = place.keys.sender(QUEUE)
     place.client("sqs", key).send_message(QueueUrl=QUEUE, MessageBody="done")
     assert json.loads(place.emulator.bodies[0])["MessageBody"] == "done"
     calls = {service: call for service, call in CALLS.items() if service != "sqs"}

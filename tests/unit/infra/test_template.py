@@ -113,27 +113,12 @@ def test_chalices_template_is_left_as_it_was(chalice: dict[str, Any]) -> None:
     assert chalice == before
 
 
-def test_the_execution_plane_may_report_and_read_the_key_to_what_it_is_sent(template: dict[str, Any]) -> None:
+def test_the_execution_plane_may_report_and_nothing_else(template: dict[str, Any]) -> None:
     rights = _rights(template, "RunnerRole")
-    assert sorted((action, *resources) for action, resources in rights) == [
-        ("logs:CreateLogStream", "RunnerLogs"),
-        ("logs:PutLogEvents", "RunnerLogs"),
-        ("secretsmanager:GetSecretValue", "RunSecret"),
-        ("sqs:SendMessage", "ResultsQueue"),
-    ]
+    assert {action for action, _ in rights} == {"logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage"}
+    assert [resources for action, resources in rights if action == "sqs:SendMessage"] == [{"ResultsQueue"}]
     variables = template["Resources"]["Runner"]["Properties"]["Environment"]["Variables"]
-    assert _references(variables) == {
-        "ResultsQueue",
-        "RunSecret",
-        "ApiUrl",
-        "HttpAllowed",
-    }  # the last two are parameters
-
-
-def test_of_the_control_plane_only_the_executor_reads_the_key_to_sealed_runs(template: dict[str, Any]) -> None:
-    roles = [name for name, resource in template["Resources"].items() if resource["Type"] == "AWS::IAM::Role"]
-    readers = {role for role in roles for _, resources in _rights(template, role) if "RunSecret" in resources}
-    assert readers == {"ExecutorRole", "RunnerRole"}
+    assert _references(variables) == {"ResultsQueue", "ApiUrl", "HttpAllowed"}  # the last two are parameters
 
 
 @pytest.mark.parametrize(
