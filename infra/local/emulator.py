@@ -30,6 +30,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REGION: Final = "us-east-1"
+_USUAL_PORT: Final = "4566"  # the emulator's own default
 _SAVE_SECONDS: Final = 60  # for a snapshot
 _EXECUTION_PLANE: Final = "runners."  # what the handlers of functions that run tenants' code begin with
 _ASYNCHRONOUS: contextvars.ContextVar[bool] = contextvars.ContextVar("asynchronous", default=False)
@@ -73,6 +74,7 @@ class Emulator:
         self._keep_signals_from_functions()
         self._log_to_a_file()
         self._wake_consumers_at_once()
+        self._name_queues_without_the_port()
         self._write_state_fast()
         self._give_functions_their_keys(keys)
         if os.environ.get("ATTUNE_TASK_IMAGE"):
@@ -151,6 +153,14 @@ class Emulator:
         from ministack.services import lambda_svc
 
         lambda_svc._ESM_IDLE_WAKE_GAP_SECONDS = 0.005
+
+    def _name_queues_without_the_port(self) -> None:
+        """Keeps queues findable when a state is opened on another port: MiniStack knows a queue by its URL, port
+        included, and the URLs that functions were given are part of the state."""
+        from ministack.services import sqs
+
+        sqs.DEFAULT_PORT = _USUAL_PORT
+        sqs._CANONICAL_NETLOC = f"{sqs.DEFAULT_HOST}:{_USUAL_PORT}"
 
     def _write_state_fast(self) -> None:
         """Encodes the state in one go: ``json.dump`` to a file does it piece by piece in Python, ten times slower."""
