@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,17 +101,18 @@ def running_stack(**settings: str) -> Iterator[Stack]:
         return
     state = Path(tempfile.mkdtemp(prefix="attune-test-"))
     try:
-        with _own_stack(state, settings) as stack:
+        with own_stack(state, **settings) as stack:
             yield stack
     finally:
         shutil.rmtree(state, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _own_stack(state: Path, settings: Mapping[str, str]) -> Iterator[Stack]:
+def own_stack(state: Path, **settings: str) -> Iterator[Stack]:
+    """`make run` on free ports with its state in ``state``, which it finds again in a second start."""
     port, aws_port, peer_port = free_ports(3)
     packs_dir = state / "packs"
-    packs_dir.mkdir()
+    packs_dir.mkdir(exist_ok=True)
     environment = {
         **os.environ,
         "ATTUNE_PORT": str(port),
