@@ -6,8 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# Unit tests have no common ground but the processor: a process per core, each file in one of them.
-UNIT := $(BIN)/python -m pytest -q -n auto --dist loadfile tests/unit
+# Unit tests have no common ground but the processor: a process per core, and whoever is done takes over from the other.
+UNIT := $(BIN)/python -m pytest -q -n auto --dist worksteal tests/unit
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes
 export PYTHONDONTWRITEBYTECODE =
 
@@ -21,13 +21,14 @@ reset: ## forget the state of `make run`
 	@$(PYTHON) -m infra.local.reset
 
 test: check ## everything, from nothing, on free ports
+	@$(UNIT) -m slow
 	@$(BIN)/python -m pytest -q tests/contract tests/e2e
 
 check: $(VENV)/.dev ## lint, types, unit tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(UNIT)
+	@$(UNIT) -m "not slow"
 
 bench: $(VENV)/.dev ## the benchmarks; prints a table, writes bench.json
 	@$(BIN)/python -m tests.bench

@@ -30,6 +30,7 @@ MARKERS = {
     "orchestration": "advanced workflow orchestration tests",
     "workflow": "workflow tests",
     "inquiry": "human-in-the-loop tests",
+    "slow": "seconds a test: `make check` leaves it to `make test`",
     "performance": "many things at once, counted",
 }
 

@@ -1,5 +1,6 @@
 """A deployment on moto that the unit tests of the API and of the boxes share."""
 
+import copy
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
 
 from chalicelib import clients
 from chalicelib.domain.entities import SYSTEM_TENANT, Pack, PermissionSet
@@ -69,17 +72,30 @@ def seed(services: Services) -> None:
     services.store.tenant(SYSTEM_TENANT).registry.commit(core, *sets)
 
 
-@pytest.fixture
-def services(settings: Settings) -> Iterator[Services]:
-    """The deployment with tables of this test's own: moto copies all there is with every transaction. They hold the
-    default permission sets and a standard pack ``core``; the default tenant is the test's own too."""
-    tenant = f"t-{secrets.token_hex(6)}"
+@pytest.fixture(scope="session")
+def fresh_tables(settings: Settings) -> Callable[[], None]:
+    """Puts the tables back to what they hold in a new deployment: the default permission sets and a standard pack
+    ``core``. Much cheaper than new tables, and moto copies all there is with every transaction, so they stay small."""
     for resource, name in ((tables.REGISTRY, "registry"), (tables.ACTIVITY, "activity")):
         clients.dynamodb().create_table(**tables.create_request(resource, name))
+    seed(open_services(settings))
+    held = dynamodb_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].tables
+    seeded = {name: copy.deepcopy(held[name].items) for name in ("registry", "activity")}
+
+    def restore() -> None:
+        for name, items in seeded.items():
+            held[name].items = copy.deepcopy(items)
+            if (stream := held[name].stream_shard) is not None:
+                stream.items.clear()
+
+    return restore
+
+
+@pytest.fixture
+def services(settings: Settings, fresh_tables: Callable[[], None]) -> Services:
+    """The deployment as if new, with a bucket and a default tenant of this test's own."""
+    tenant = f"t-{secrets.token_hex(6)}"
+    fresh_tables()
     bucket = f"attune-{tenant}"
     clients.s3().create_bucket(Bucket=bucket)
-    services = open_services(msgspec.structs.replace(settings, default_tenant=tenant, bucket=bucket))
-    seed(services)
-    yield services
-    for name in ("registry", "activity"):
-        clients.dynamodb().delete_table(TableName=name)
+    return open_services(msgspec.structs.replace(settings, default_tenant=tenant, bucket=bucket))

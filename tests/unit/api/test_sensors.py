@@ -9,6 +9,8 @@ from chalicelib.domain.entities import Grant, Runtime
 from chalicelib.flow import sensors
 from chalicelib.store.registry import Put
 
+pytestmark = pytest.mark.slow
+
 SUMMARY = {"id", "ref", "pack_ref", "label", "description", "enabled", "created", "updated"}
 WIRE = SUMMARY | {
     "pack", "entrypoint", "runtime", "runtime_ref", "trigger_refs", "param_schema", "config", "poll_interval",

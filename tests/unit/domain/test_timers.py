@@ -20,6 +20,8 @@ from chalicelib.domain import schedules, timers
 from chalicelib.domain.schedules import CRON, DATETIME, INTERVAL, RRULE
 from chalicelib.domain.timers import Firing, Timer
 
+pytestmark = pytest.mark.slow
+
 MINUTE = timedelta(minutes=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)  # America/New_York moves its clock on 8 March and 1 November
 

@@ -16,6 +16,8 @@ from chalicelib.protocol import Build, EnvironmentBuilt, EnvironmentRequested, E
 from chalicelib.services import Services
 from chalicelib.store.registry import Delete
 
+pytestmark = pytest.mark.slow
+
 CORE = Path(__file__).parents[3] / "packs" / "core"
 WANTS = "colorlib==1.0\n"
 

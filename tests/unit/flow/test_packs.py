@@ -17,6 +17,8 @@ from chalicelib.flow.packs import Installed
 from chalicelib.services import Services
 from chalicelib.store.registry import Put, Registry
 
+pytestmark = pytest.mark.slow
+
 CORE = Path(__file__).parents[3] / "packs" / "core"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

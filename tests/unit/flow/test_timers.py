@@ -16,6 +16,8 @@ from chalicelib.protocol import Firing, TimersDue
 from chalicelib.store.listing import EventFilter, Page
 from chalicelib.store.registry import Delete, Put
 
+pytestmark = pytest.mark.slow
+
 
 class TimerWorld:
     """A world whose queue delivers timers' messages when their time has come."""

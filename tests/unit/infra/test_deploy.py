@@ -8,6 +8,8 @@ from chalicelib import clients
 from infra import deploy
 from infra.deploy import DeployError, target_from
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_real_deployment_has_no_default_password() -> None:
     assert target_from({}, slim=False).administrator is None

@@ -22,6 +22,8 @@ from chalicelib.protocol import Container, Run, RunFinished
 from runners import docker
 from runners.handler import Runner
 
+pytestmark = pytest.mark.slow
+
 Carry = Callable[..., RunFinished]
 
 needs_engine = pytest.mark.skipif((reason := missing_engine()) is not None, reason=reason or "")

@@ -25,6 +25,8 @@ from chalicelib.protocol import Build, EnvironmentBuilt, Pack, Run, RunFinished,
 from runners import environments
 from runners.handler import Runner
 
+pytestmark = pytest.mark.slow
+
 with_npm = pytest.mark.skipif(
     not (shutil.which("node") and shutil.which("npm")), reason="there is no node and npm here"
 )

@@ -20,7 +20,7 @@ RUN = Execution(
     action_ref="demo.act",
     status="running",
     permission_set_refs=["standard"],
-    timeout=30,
+    timeout=3600,
 )
 SECRET = NamedKey(**FIRST).secret
 
@@ -43,7 +43,7 @@ def refused(tokens: Tokens, token: str | None) -> str:
 
 def forged(headers: dict[str, Any] | None = None, secret: bytes = SECRET, **changed: Any) -> str:
     body = {"sub": "42", "login": "ann", "tenant": "acme", "token_type": "access"}
-    body |= {"iat": int(NOW.timestamp()), "exp": int(NOW.timestamp()) + 60} | changed
+    body |= {"iat": int(NOW.timestamp()), "exp": int(NOW.timestamp()) + 3600} | changed
     body = {name: value for name, value in body.items() if value is not None}
     return jwt.encode(body, secret, algorithm="HS256", headers=headers or {"kid": "k1"})
 
@@ -80,7 +80,7 @@ def test_an_execution_token_has_the_rights_of_its_run(tokens: Tokens) -> None:
     assert principal.permission_set_refs == ["standard"]
     assert principal.metadata["standard_access_action_refs"] == ["demo.act"]
     assert principal.metadata["standard_access_pack_refs"] == ["demo"]
-    assert claims(token)["exp"] - claims(token)["iat"] == 30 + 60
+    assert claims(token)["exp"] - claims(token)["iat"] == 3600 + 60
 
 
 def test_a_sensor_token(tokens: Tokens) -> None:
