@@ -30,6 +30,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REGION: Final = "us-east-1"
+_STARTS: Final = 3  # tries to start a function's process
 _USUAL_PORT: Final = "4566"  # the emulator's own default
 _SAVE_SECONDS: Final = 60  # for a snapshot
 _EXECUTION_PLANE: Final = "runners."  # what the handlers of functions that run tenants' code begin with
@@ -195,12 +196,21 @@ class Emulator:
         from ministack.core import lambda_runtime
         from ministack.services import lambda_svc
 
-        record = lambda_svc._functions[function]
-        worker, _ = lambda_runtime.acquire_worker(function, record["config"], record["code_zip"])
-        try:
-            lambda_runtime.ensure_spawned(worker)
-        finally:
-            lambda_runtime.release_worker(worker)
+        # The emulator replaces a function's processes when the function changes, also one that is just starting: what
+        # fails once may have been stopped, what fails again and again cannot start.
+        for tries_left in reversed(range(_STARTS)):
+            record = lambda_svc._functions[function]
+            worker, _ = lambda_runtime.acquire_worker(function, record["config"], record["code_zip"])
+            try:
+                lambda_runtime.ensure_spawned(worker)
+            except (OSError, RuntimeError) as error:
+                if not tries_left:
+                    raise RuntimeError(str(error)) from error
+                time.sleep(0.2)
+            else:
+                return
+            finally:
+                lambda_runtime.release_worker(worker)
 
     def functions(self) -> list[str]:
         """Names of the deployed functions."""
