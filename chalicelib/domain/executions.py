@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
+
 from chalicelib.domain import parameters
 from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Json
 
@@ -65,14 +67,9 @@ def begin(
         **origin,
     )
     if resolved.violations:
-        return failed_from_the_start(execution, "Invalid parameters: " + "; ".join(resolved.violations))
+        error = "Invalid parameters: " + "; ".join(resolved.violations)
+        return msgspec.structs.replace(execution, status="failed", result={"succeeded": False, "error": error})
     return execution
-
-
-def failed_from_the_start(execution: Execution, error: str) -> Execution:
-    """``execution`` as one that never runs, with ``error`` as its result."""
-    fields = {name: getattr(execution, name) for name in execution.__struct_fields__}
-    return Execution(**{**fields, "status": "failed", "result": {"succeeded": False, "error": error}})
 
 
 def _first_given(permission_set_refs: list[str] | None, action: Action) -> list[str]:
