@@ -296,6 +296,7 @@ class Execution(Row, kw_only=True, frozen=True):
     config: Json = None
     env_vars: dict[str, str] | None = None
     parent: int | None = None
+    root: int | None = None  # the workflow execution at the top, for one that has a parent
     enforcement: int | None = None
     rule_ref: str | None = None
     trigger_ref: str | None = None

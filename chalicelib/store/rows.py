@@ -36,6 +36,7 @@ _REST: Final = (
     "secrets",
     "timeout",
     "original_execution",
+    "root",
     "artifact_retention_policy",
     "artifact_retention_limit",
     "worker_selector",
