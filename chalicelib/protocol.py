@@ -65,6 +65,13 @@ class ExecutionRequested(msgspec.Struct, kw_only=True, frozen=True, tag_field="k
     registry: int = 0
 
 
+class Wake(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="wake"):
+    """Anybody → executor: a moment has come that the execution ``id`` waits for; look at it."""
+
+    tenant: str
+    id: int
+
+
 class EnvironmentRequested(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="environment"):
     """API, executor, conductor → executor: build the environment of that ref, unless it is built or being built."""
 

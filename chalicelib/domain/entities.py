@@ -217,6 +217,21 @@ class Key(Definition, kw_only=True, frozen=True):
     owner_sensor_ref: str | None = None
 
 
+class WorkflowDefinition(Definition, kw_only=True, frozen=True):
+    """A workflow, run by the action of the same ref. ``definition`` is as it was written (``domain.workflow``)."""
+
+    pack: int
+    pack_ref: str
+    label: str
+    version: str
+    definition: Json
+    description: str | None = None
+    param_schema: Json = None
+    out_schema: Json = None
+    tags: list[str] = []
+    is_adhoc: bool = False
+
+
 class Grant(msgspec.Struct, kw_only=True, frozen=True):
     """``semantics.md`` §2.10: any grant that names the resource and action, and whose constraints all hold, allows."""
 

@@ -126,7 +126,7 @@ def postpone(services: Services, run: Run) -> None:
         run.execution, from_=RUNNING, to="requested", attempt=run.attempt, now=services.clock(), undo_attempt=True
     )
     if waiting is not None:
-        _request_again(services, run.tenant, waiting, delay=THROTTLED_DELAY)
+        request_again(services, run.tenant, waiting, delay=THROTTLED_DELAY)
 
 
 def lost(services: Services, tenant: str, id_: int, attempt: int) -> None:
@@ -136,12 +136,13 @@ def lost(services: Services, tenant: str, id_: int, attempt: int) -> None:
     if not lost_again(attempt):
         waiting = activity.transition(id_, from_=RUNNING, to="requested", attempt=attempt, now=now)
         if waiting is not None:
-            _request_again(services, tenant, waiting, delay=0)
+            request_again(services, tenant, waiting)
             return
     if activity.transition(id_, from_=RUNNING, to="abandoned", attempt=attempt, result=LOST, now=now) is None:
         activity.transition(id_, from_=CANCELING, to="cancelled", attempt=attempt, result=LOST, now=now)
 
 
-def _request_again(services: Services, tenant: str, execution: Execution, *, delay: int) -> None:
+def request_again(services: Services, tenant: str, execution: Execution, *, delay: int = 0) -> None:
+    """Put a waiting execution back into the executor's queue, after ``delay`` seconds."""
     version = services.snapshots.of(tenant).version
     services.queues.executions_requested([request_for(tenant, execution, version)], delay=delay)

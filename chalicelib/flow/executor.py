@@ -12,7 +12,7 @@ from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, leas
 from chalicelib.domain.parameters import secret_names
 from chalicelib.domain.runtimes import CONTAINER, HTTP, NATIVE, RUNNERS
 from chalicelib.domain.templates import REDACTED
-from chalicelib.flow import containers, environments, sensors
+from chalicelib.flow import containers, environments, sensors, sweeper
 from chalicelib.flow.archives import archive_of
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.environments import EnvironmentFailedError, EnvironmentPendingError
@@ -22,23 +22,28 @@ from chalicelib.flow.rules import seen_by_sender
 from chalicelib.flow.secrets import UnknownKeyError, reveal
 from chalicelib.flow.tasks import START_GRACE, NotForTasksError
 from chalicelib.flow.tokens import token_hash
-from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run, SensorDue
+from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run, SensorDue, Wake
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_]")
 
 
-def handle(services: Services, messages: Sequence[ExecutionRequested | EnvironmentRequested | SensorDue]) -> list[int]:
+Message = ExecutionRequested | EnvironmentRequested | SensorDue | Wake
+
+
+def handle(services: Services, messages: Sequence[Message]) -> list[int]:
     """Start a batch of what is requested. Returns the positions of the messages to deliver again."""
     return one_by_one(range(len(messages)), lambda position: _take(services, messages[position]))
 
 
-def _take(services: Services, message: ExecutionRequested | EnvironmentRequested | SensorDue) -> None:
+def _take(services: Services, message: Message) -> None:
     if isinstance(message, EnvironmentRequested):
         environments.start(services, message)
     elif isinstance(message, SensorDue):
         sensors.start(services, message)
+    elif isinstance(message, Wake):
+        sweeper.look_at(services, message.tenant, message.id, services.clock())
     else:
         _start(services, message)
 

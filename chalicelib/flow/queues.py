@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, SensorDue, TimersDue
+from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, SensorDue, TimersDue, Wake
 
 _encode = msgspec.json.Encoder().encode
 
@@ -64,6 +64,10 @@ class Queues:
 
     def sensor_due(self, message: SensorDue, *, delay: int = 0) -> None:
         """Ask the executor for a poll, after ``delay`` seconds (at most 900)."""
+        self._send_all(self._executions, [(_encode(message).decode(), delay)])
+
+    def wake(self, message: Wake, *, delay: int = 0) -> None:
+        """Have the executor look at an execution, after ``delay`` seconds (at most 900)."""
         self._send_all(self._executions, [(_encode(message).decode(), delay)])
 
     def environment_requested(self, message: EnvironmentRequested, *, delay: int = 0) -> None:

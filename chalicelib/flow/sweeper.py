@@ -9,10 +9,8 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import WAITING
-from chalicelib.flow.conductor import lost
-from chalicelib.flow.rules import request_for
+from chalicelib.flow.conductor import lost, request_again
 from chalicelib.log import logger
 from chalicelib.services import Services
 
@@ -26,26 +24,22 @@ def sweep(services: Services, due: Iterable[tuple[str, int]], now: datetime) -> 
     for tenant, id_ in islice(due, ROWS_PER_SWEEP):
         looked_at += 1
         try:
-            _look_at(services, tenant, id_, now)
+            look_at(services, tenant, id_, now)
         except Exception:  # it stays due, and must not keep others from being looked at
             logger.exception("execution could not be looked at", tenant=tenant, execution=id_)
     return looked_at
 
 
-def _look_at(services: Services, tenant: str, id_: int, now: datetime) -> None:
+def look_at(services: Services, tenant: str, id_: int, now: datetime) -> None:
+    """Move on the execution ``id_`` if a deadline of its has come; whoever finds nothing to do does nothing."""
     activity = services.store.tenant(tenant).activity
     execution = activity.get_execution(id_)
     if execution is None:
         return
     if execution.status in WAITING:
         logger.warning("execution still waiting, requested again", tenant=tenant, execution=id_)
-        _request_again(services, tenant, execution)
+        request_again(services, tenant, execution)
     elif execution.deadline is not None and execution.deadline <= now:
         logger.warning("execution silent past its deadline", tenant=tenant, execution=id_, attempt=execution.attempt)
         lost(services, tenant, id_, execution.attempt)
     activity.look_again(id_, max(execution.deadline or now, now + LOOK_AGAIN))
-
-
-def _request_again(services: Services, tenant: str, execution: Execution) -> None:
-    version = services.snapshots.of(tenant).version
-    services.queues.executions_requested([request_for(tenant, execution, version)])

@@ -32,6 +32,7 @@ from chalicelib.domain.entities import (
     Sensor,
     Tenant,
     Trigger,
+    WorkflowDefinition,
 )
 from chalicelib.store.blobs import Blobs
 from chalicelib.store.models import RegistryRow, Tables, partition
@@ -51,6 +52,7 @@ KINDS: Final[dict[type[Definition], str]] = {
     Identity: "identity",
     PermissionSet: "permission_set",
     Environment: "environment",
+    WorkflowDefinition: "workflow",
 }
 _DECODERS: Final = {type_: msgspec.json.Decoder(type_) for type_ in KINDS}
 
@@ -181,6 +183,7 @@ class Registry:
         self.permission_sets = repository(PermissionSet)
         self.tenants = repository(Tenant)
         self.environments = repository(Environment)
+        self.workflows = repository(WorkflowDefinition)
 
     def rules_by_trigger(self, trigger_ref: str) -> list[Rule]:
         """The tenant's rules on a trigger, enabled or not, by ref; costs nothing for rules on others."""

@@ -21,6 +21,7 @@ from chalicelib.domain.entities import (
     Runtime,
     Sensor,
     Trigger,
+    WorkflowDefinition,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Snapshot:
 
     def action(self, ref: str) -> Action | None:
         return self._find(Action, ref)
+
+    def workflow(self, ref: str) -> WorkflowDefinition | None:
+        return self._find(WorkflowDefinition, ref)
 
     def trigger(self, ref: str) -> Trigger | None:
         return self._find(Trigger, ref)

@@ -6,9 +6,9 @@ from unit.flow.world import World
 from chalicelib.domain.entities import Execution
 from chalicelib.flow import conductor, executor, sweeper
 from chalicelib.flow.intake import request_execution
-from chalicelib.flow.rules import request_for
 from chalicelib.flow.sweeper import sweep
-from chalicelib.protocol import ExecutionRequested, RunFinished
+from chalicelib.protocol import RunFinished
+from chalicelib.services import Services
 
 
 def sweep_for(world: World, minutes: int) -> None:
@@ -67,12 +67,14 @@ def test_one_that_cannot_be_looked_at_holds_up_no_other(world: World, monkeypatc
     broken = world.requests[1].id
     world.queues.requested.clear()
 
-    def fails_for_one(tenant: str, execution: Execution, registry: int) -> ExecutionRequested:
+    request_again = conductor.request_again
+
+    def fails_for_one(services: Services, tenant: str, execution: Execution, *, delay: int = 0) -> None:
         if execution.id == broken:
             raise RuntimeError("poison")
-        return request_for(tenant, execution, registry)
+        request_again(services, tenant, execution, delay=delay)
 
-    monkeypatch.setattr(sweeper, "request_for", fails_for_one)
+    monkeypatch.setattr(sweeper, "request_again", fails_for_one)
     sweep_for(world, 17)
     assert len({request.id for request in world.requests}) == 2
 
