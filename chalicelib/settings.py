@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     packs_dir: str | None = None  # where POST /packs/register may read; unset: the route is refused
     tasks: TaskSettings | None = None  # None: containers run where the other runs do
     default_tenant: str = DEFAULT_TENANT
+    cors_origins: frozenset[str] = frozenset()  # whose pages may call the API from a browser
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -55,7 +56,12 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         tenant_isolation=environment.get("ATTUNE_TENANT_ISOLATION") == "on",
         packs_dir=environment.get("ATTUNE_PACKS_DIR"),
         tasks=_task_settings(environment) if environment.get("ATTUNE_TASK_CLUSTER") else None,
+        cors_origins=frozenset(_listed(environment, "ATTUNE_CORS_ORIGINS")),
     )
+
+
+def _listed(environment: Mapping[str, str], name: str) -> list[str]:
+    return [each.strip() for each in environment.get(name, "").split(",") if each.strip()]
 
 
 def _task_settings(environment: Mapping[str, str]) -> TaskSettings:

@@ -4,6 +4,7 @@ README 2 and 3). The rules themselves are ``domain.permissions``'s; this module 
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from chalicelib.api import cookies
 from chalicelib.api.errors import Forbidden, TokenRefused
 from chalicelib.domain.entities import (
     Action,
@@ -33,12 +34,25 @@ COMPONENTS = (Action, Trigger, Sensor, Rule, Runtime)
 
 
 def principal_of(request: "Request", services: "Services") -> Principal:
-    """The holder of the request's bearer token; raises TokenRefused."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    """The holder of the request's bearer token or, without an ``Authorization`` header, of its session cookie.
+
+    Raises TokenRefused, or Forbidden where a page that is not ours uses the cookie.
+    """
     try:
-        return services.tokens.verify(token.strip() if scheme.lower() == "bearer" else None)
+        return services.tokens.verify(_token_of(request, services))
     except TokenError as error:
         raise TokenRefused(error.reason) from error
+
+
+def _token_of(request: "Request", services: "Services") -> str | None:
+    header = request.headers.get("authorization")
+    if header is not None:
+        scheme, _, bearer = header.partition(" ")
+        return bearer.strip() if scheme.lower() == "bearer" else None
+    token = cookies.read(request, cookies.ACCESS)
+    if token is not None and request.method not in cookies.SAFE_METHODS:
+        cookies.refuse_foreign_page(request, services.settings)
+    return token
 
 
 def access_of(principal: Principal, services: "Services") -> Access:

@@ -3,7 +3,6 @@
 :func:`handle` is the whole API, free of AWS and of Chalice; :func:`register` puts it behind a Chalice app.
 """
 
-import os
 import re
 import time
 import types
@@ -36,6 +35,7 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     runtimes,
     sensor_tokens,
     sensors,
+    sessions,
     triggers,
     webhooks,
 )
@@ -89,7 +89,7 @@ def handle(request: Request, services: Services) -> Response:
     except Exception as error:
         response = _failure(error, trace)
     response.headers.update(SECURITY_HEADERS | response.headers)
-    response.headers.update(_cross_origin(request.headers.get("origin")))
+    response.headers.update(_cross_origin(request.headers.get("origin"), services.settings.cors_origins))
     response.headers["X-Request-Id"] = request.request_id
     if request.method == "HEAD":
         response = replace(response, body=b"")
@@ -118,7 +118,9 @@ def _answer(request: Request, services: Services, trace: dict[str, Any]) -> Resp
         body=body,
         form=form,
     )
-    return _encode_answer(route.handler(call, **arguments), route.status)
+    response = _encode_answer(route.handler(call, **arguments), route.status)
+    response.cookies.extend(call.cookies)
+    return response
 
 
 def _admit(needs: Requirement, request: Request, services: Services) -> tuple[Principal | None, Access | None]:
@@ -244,11 +246,12 @@ def _preflight(request: Request) -> Response:
     return Response(204, headers, b"")
 
 
-def _cross_origin(origin: str | None) -> Mapping[str, str]:
-    """CORS for the origins that ``ATTUNE_CORS_ORIGINS`` lists, comma-separated; credentials are allowed."""
-    allowed = os.environ.get("ATTUNE_CORS_ORIGINS", "")
-    if origin is None or origin not in [each.strip() for each in allowed.split(",")]:
+def _cross_origin(origin: str | None, allowed: frozenset[str]) -> Mapping[str, str]:
+    """CORS for the deployment's origins; credentials are allowed. Where there are any, caches must tell them apart."""
+    if not allowed:
         return {}
+    if origin is None or origin not in allowed:
+        return {"Vary": "Origin"}
     return {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Credentials": "true",
@@ -273,7 +276,10 @@ def register(app: Chalice, services: Callable[[], Services] = process_services) 
         response = handle(request_from(incoming), services())
         binary = response.headers.get("Content-Type") in BINARY_TYPES
         body = response.body if binary else response.body.decode()
-        return ChaliceResponse(body=body, headers={**response.headers}, status_code=response.status)
+        headers: dict[str, Any] = {**response.headers}
+        if response.cookies:
+            headers["Set-Cookie"] = response.cookies
+        return ChaliceResponse(body=body, headers=headers, status_code=response.status)
 
     for prefix in PREFIXES:
         # An empty list switches Chalice's own content type check off.
@@ -287,12 +293,15 @@ def request_from(incoming: ChaliceRequest) -> Request:
     context = incoming.context
     query = incoming.to_original_event().get("multiValueQueryStringParameters") or {}
     body = incoming.raw_body
+    path = "/" + parameters.get("proxy", "")
+    full_path = context.get("path") or ""
     return Request(
         method=incoming.method,
-        path="/" + parameters.get("proxy", ""),
+        path=path,
         query=query,
         headers={name.lower(): value for name, value in incoming.headers.items()},
         body=body if isinstance(body, bytes) else body.encode(),
         client_ip=(context.get("identity") or {}).get("sourceIp") or "",
         request_id=context.get("requestId") or "",
+        base_path=full_path.removesuffix(path) if full_path.endswith(path) else "",
     )

@@ -6,13 +6,14 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET
 
+from chalicelib.api import cookies
 from chalicelib.api.errors import Forbidden, NotFound, Unauthorized
 from chalicelib.api.routing import PUBLIC, ROUTES, SIGNED_IN, Call
 from chalicelib.api.views import Body, Data, Omittable, View
 from chalicelib.domain import refs
 from chalicelib.domain.entities import Identity
 from chalicelib.security import passwords
-from chalicelib.security.tokens import ACCESS_LIFE, TokenError
+from chalicelib.security.tokens import ACCESS_LIFE, REFRESH_LIFE, TokenError
 from chalicelib.store.registry import Put
 
 Login = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -131,7 +132,7 @@ def auth_settings(call: Call) -> Data[AuthSettingsResponse]:
 
 @ROUTES.post("/auth/login", needs=PUBLIC, body=LoginRequest, returns=Data[TokenResponse], tag="auth", errors=(401, 403))
 def login(call: Call) -> Data[TokenResponse]:
-    """Exchange login and password for tokens."""
+    """Exchange login and password for tokens, which a browser also keeps as cookies."""
     body: LoginRequest = call.body
     tenant = body.tenant or call.tenant
     identity = call.services.store.tenant(tenant).registry.identities.get(body.login)
@@ -141,7 +142,7 @@ def login(call: Call) -> Data[TokenResponse]:
     if not passwords.verify_password(identity.password_hash, body.password):
         raise Unauthorized(REFUSED)
     _refuse_frozen(identity)
-    return Data(_tokens(call, tenant, identity, user=UserInfo.of(identity)))
+    return Data(sign_in(call, tenant, identity))
 
 
 @ROUTES.post(
@@ -163,7 +164,7 @@ def register(call: Call) -> Data[TokenResponse]:
         password_hash=passwords.hash_password(body.password),
     )
     call.registry.commit(Put(identity, new=True))
-    return Data(_tokens(call, call.tenant, identity, user=UserInfo.of(identity)))
+    return Data(sign_in(call, call.tenant, identity))
 
 
 @ROUTES.post(
@@ -175,17 +176,20 @@ def register(call: Call) -> Data[TokenResponse]:
     errors=(401, 403),
 )
 def refresh_token(call: Call) -> Data[TokenResponse]:
-    """Exchange a refresh token for new tokens."""
+    """Exchange a refresh token for new tokens. Without a body it is the cookie's, and the new ones are cookies too."""
     body: RefreshTokenRequest | None = call.body
     try:
-        principal = call.services.tokens.verify_refresh(body.refresh_token if body else None)
+        principal = call.services.tokens.verify_refresh(body.refresh_token if body else _refresh_cookie(call))
     except TokenError as error:
         raise Unauthorized(f"Refresh token {error.reason}") from error
     identity = call.services.store.tenant(principal.tenant).registry.identities.get(principal.login)
     if identity is None or identity.id != principal.identity_id:
         raise Unauthorized("Refresh token invalid")
     _refuse_frozen(identity)
-    return Data(_tokens(call, principal.tenant, identity, scope=principal.metadata.get("scope")))
+    tokens = _tokens(call, principal.tenant, identity, scope=principal.metadata.get("scope"))
+    if body is None:
+        _keep_in_cookies(call, tokens)
+    return Data(tokens)
 
 
 @ROUTES.get("/auth/me", needs=SIGNED_IN, returns=Data[CurrentUserResponse], tag="auth", errors=(404,))
@@ -232,6 +236,30 @@ def change_password(call: Call) -> Data[ChangePasswordResponse]:
     )
     call.registry.commit(Put(changed))
     return Data(ChangePasswordResponse(success=True, message="Password changed successfully"))
+
+
+def sign_in(call: Call, tenant: str, identity: Identity) -> TokenResponse:
+    """Tokens for ``identity``, who has just proved to be it; a browser keeps them as cookies."""
+    tokens = _tokens(call, tenant, identity, user=UserInfo.of(identity))
+    _keep_in_cookies(call, tokens)
+    return tokens
+
+
+def _keep_in_cookies(call: Call, tokens: TokenResponse) -> None:
+    call.cookies += cookies.session(
+        call.request,
+        call.services.settings,
+        access=tokens.access_token,
+        refresh=tokens.refresh_token,
+        lives=(tokens.expires_in, int(REFRESH_LIFE.total_seconds())),
+    )
+
+
+def _refresh_cookie(call: Call) -> str | None:
+    token = cookies.read(call.request, cookies.REFRESH)
+    if token is not None:
+        cookies.refuse_foreign_page(call.request, call.services.settings)
+    return token
 
 
 def _tokens(

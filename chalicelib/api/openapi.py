@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chalicelib.api import cookies
 from chalicelib.api.health import VERSION
 from chalicelib.api.routing import PUBLIC, ROUTES, Call, Requirement, Route, Routes
 from chalicelib.api.views import ErrorBody, Raw, TokenErrorBody
@@ -19,6 +20,7 @@ REASONS: Final = {
     200: "Success",
     201: "Created",
     202: "Accepted",
+    307: "Go on at the address in Location",
     400: "The request is malformed: JSON, a query parameter or a path parameter",
     401: "No bearer token, or one that is invalid or expired",
     403: "The caller lacks the permission",
@@ -72,7 +74,10 @@ def document(routes: Routes, server: str) -> Schema:
         "tags": [{"name": tag} for tag in sorted({route.tag for route in known})],
         "paths": paths,
         "components": {
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": cookies.ACCESS},
+            },
         },
     }
     written["components"]["schemas"] = {_name(title): schema for title, schema in components.items()}
@@ -128,7 +133,7 @@ def _operation(route: Route, schema_of: dict[str, Schema], components: dict[str,
         "tags": [route.tag],
         "parameters": [*_path_parameters(route), *_query_parameters(route, schema_of, components)],
         "responses": _responses(route, schema_of),
-        "security": [{"bearer": []}] if route.needs.signed_in else [],
+        "security": [{"bearer": []}, {"cookie": []}] if route.needs.signed_in else [],
         "x-permission": permission(route.needs),
     }
     if "\n" in text:

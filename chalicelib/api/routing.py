@@ -230,13 +230,17 @@ class Request:
     body: bytes
     client_ip: str
     request_id: str
+    base_path: str = ""  # what stood before ``path``: a stage, or the base path of a domain
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
+    """``cookies`` are ``Set-Cookie`` values: the one header that comes more than once."""
+
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +289,7 @@ class Call:
         self.request_id = request.request_id
         self.client_ip = request.client_ip
         self.now: datetime = services.clock()
+        self.cookies: list[str] = []  # ``Set-Cookie`` values of the answer
         self._principal = principal
         self._access = access
         self._packs: dict[str, Pack | None] = {}

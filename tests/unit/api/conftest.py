@@ -37,6 +37,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    cookies: Sequence[str] = ()  # as Set-Cookie has them
 
     @property
     def json(self) -> Any:
@@ -155,7 +156,7 @@ class Api:
             ),
             self.services,
         )
-        return Answer(response.status, response.headers, response.body)
+        return Answer(response.status, response.headers, response.body, response.cookies)
 
     def get(self, path: str, **options: Any) -> Answer:
         return self.request("GET", path, **options)

@@ -20,6 +20,7 @@ OPEN = {
     ("GET", "/health/detailed"),
     ("GET", "/docs"),
     ("GET", "/api-spec/openapi.json"),
+    ("GET", "/auth/logout"),
     ("GET", "/auth/settings"),
     ("POST", "/auth/login"),
     ("POST", "/auth/register"),

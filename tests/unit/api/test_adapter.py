@@ -1,5 +1,6 @@
 """The frame as a client meets it: what every route has in common (http-api 1.1-1.3)."""
 
+import dataclasses
 from typing import Annotated
 
 import msgspec
@@ -281,10 +282,15 @@ def test_every_answer_is_hardened(api):
         assert len(answer.headers["X-Request-Id"]) == 36
 
 
-def test_cross_origin_requests_need_a_configured_origin(api, monkeypatch):
+def allow_origins(api, *origins):
+    settings = msgspec.structs.replace(api.services.settings, cors_origins=frozenset(origins))
+    api.services = dataclasses.replace(api.services, settings=settings)
+
+
+def test_cross_origin_requests_need_a_configured_origin(api):
     origin = {"origin": "https://ui.example.org"}
     assert "Access-Control-Allow-Origin" not in api.get("/who", headers=origin).headers
-    monkeypatch.setenv("ATTUNE_CORS_ORIGINS", "https://other.example.org, https://ui.example.org")
+    allow_origins(api, "https://other.example.org", "https://ui.example.org")
     headers = api.get("/nowhere", headers=origin).headers
     assert headers["Access-Control-Allow-Origin"] == "https://ui.example.org"
     assert headers["Access-Control-Allow-Credentials"] == "true"
@@ -292,8 +298,8 @@ def test_cross_origin_requests_need_a_configured_origin(api, monkeypatch):
     assert "Access-Control-Allow-Origin" not in api.get("/who", headers={"origin": "https://evil.example.org"}).headers
 
 
-def test_preflights(api, monkeypatch):
-    monkeypatch.setenv("ATTUNE_CORS_ORIGINS", "https://ui.example.org")
+def test_preflights(api):
+    allow_origins(api, "https://ui.example.org")
     answer = api.anonymous().request("OPTIONS", "/echo", headers={"origin": "https://ui.example.org"})
     assert (answer.status, answer.body) == (204, b"")
     assert answer.headers["Access-Control-Allow-Methods"] == "POST"
