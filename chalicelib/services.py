@@ -17,6 +17,7 @@ from chalicelib.security.encryption import Cipher
 from chalicelib.security.keyring import Keyring
 from chalicelib.security.tokens import Tokens
 from chalicelib.settings import Settings, settings_from
+from chalicelib.store.liveness import Liveness
 from chalicelib.store.opening import Store
 from chalicelib.store.snapshot import Snapshots
 
@@ -33,6 +34,7 @@ class Services:
     settings: Settings
     store: Store
     snapshots: Snapshots
+    liveness: Liveness
     keyring: Keyring
     cipher: Cipher
     tokens: Tokens
@@ -61,6 +63,7 @@ def open_services(settings: Settings) -> Services:
         settings=settings,
         store=store,
         snapshots=Snapshots(store, time.monotonic),
+        liveness=Liveness(store, time.monotonic),
         keyring=keyring,
         cipher=Cipher(store, keyring),
         tokens=Tokens(keyring),

@@ -49,8 +49,18 @@ class Definition(Row, kw_only=True, frozen=True):
 
 
 class Tenant(Definition, kw_only=True, frozen=True):
+    """Whose everything else is; ``ref`` is its slug. The system tenant keeps all of them.
+
+    ``id`` tells it from an earlier tenant of that slug: tokens carry it. ``quotas`` has what differs from the defaults
+    (``domain.quotas``). ``purged`` says how far its deletion has come (``store.removal``).
+    """
+
     label: str = ""
     suspended: bool = False
+    deleting: bool = False
+    self_registration: bool = False
+    quotas: dict[str, int] = {}
+    purged: Json = None
 
 
 class Pack(Definition, kw_only=True, frozen=True):
@@ -253,6 +263,23 @@ class PermissionAssignment(msgspec.Struct, kw_only=True, frozen=True):
     created: datetime
 
 
+class RoleAssignment(msgspec.Struct, kw_only=True, frozen=True):
+    """``managed``: by the identity provider ``source``, and taken away by it alone."""
+
+    id: int
+    role: str
+    created: datetime
+    updated: datetime
+    source: str = "manual"
+    managed: bool = False
+
+
+class Role(Definition, kw_only=True, frozen=True):
+    """What the role ``ref`` gives to those who have it: permission sets of the tenant's and of the system's."""
+
+    permission_sets: list[PermissionAssignment] = []
+
+
 class Identity(Definition, kw_only=True, frozen=True):
     """Someone or something that signs in; ``ref`` is the login name."""
 
@@ -261,10 +288,30 @@ class Identity(Definition, kw_only=True, frozen=True):
     attributes: Json = {}
     frozen: bool = False
     assignments: list[PermissionAssignment] = []
+    roles: list[RoleAssignment] = []
 
     @property
     def login(self) -> str:
         return self.ref
+
+
+class IntegrationToken(Definition, kw_only=True, frozen=True):
+    """What a program signs in with as ``identity``; ``ref`` is the SHA-256 of the token, which nobody keeps."""
+
+    identity: int
+    label: str
+    token_prefix: str
+    token_suffix: str
+    description: str | None = None
+    created_by: int | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_by: int | None = None
+    revocation_reason: str | None = None
+
+    def active(self, now: datetime) -> bool:
+        """Whether it opens anything at ``now``."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class Event(msgspec.Struct, kw_only=True, frozen=True):

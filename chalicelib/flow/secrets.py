@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from chalicelib.domain.entities import Action, Execution, Identity, Json, Key, Rule
+from chalicelib.domain.entities import Action, Execution, Json, Key, Rule
 from chalicelib.domain.parameters import secret_names
 from chalicelib.domain.templates import REDACTED, is_template, pointer_to, put_secrets
 from chalicelib.domain.values import MissingError
@@ -96,7 +96,7 @@ def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execu
         return value
 
     def named(ref: str) -> Key:
-        return own.get(ref) or key_for(services, snapshot, ref, execution.executor)
+        return own.get(ref) or key_for(snapshot, ref, execution.executor)
 
     def open_key(key: Key) -> Json:
         value = services.cipher.open(tenant, key.ref, key.sealed)
@@ -109,12 +109,12 @@ def reveal(services: Services, snapshot: Snapshot, tenant: str, execution: Execu
     return Revealed({**parameters, **{name: open_key(key) for name, key in by_name.items()}}, hidden)
 
 
-def key_for(services: Services, snapshot: Snapshot, ref: str, identity_id: int | None) -> Key:
+def key_for(snapshot: Snapshot, ref: str, identity_id: int | None) -> Key:
     """The key ``ref``, if this identity may read what is in it. Raises :class:`UnknownKeyError`."""
     key = snapshot.key(ref)
     if key is None:
         raise UnknownKeyError(ref)
-    access = access_of_identity(snapshot, _identity(services, snapshot, identity_id))
+    access = access_of_identity(snapshot, None if identity_id is None else snapshot.identity_by_id(identity_id))
     actions = ("read", "decrypt") if key.encrypted else ("read",)
     if not all(access.allows("keys", action, key_context(key)) for action in actions):
         raise UnknownKeyError(ref)
@@ -124,7 +124,7 @@ def key_for(services: Services, snapshot: Snapshot, ref: str, identity_id: int |
 def read_key_for(services: Services, snapshot: Snapshot, identity_id: int | None, ref: str) -> Json:
     """The value of the key ``ref`` for a criterion of this identity's. Raises MissingError as expressions do."""
     try:
-        key = key_for(services, snapshot, ref, identity_id)
+        key = key_for(snapshot, ref, identity_id)
     except UnknownKeyError as error:
         raise MissingError(str(error)) from None
     return services.cipher.open(snapshot.tenant, key.ref, key.sealed)
@@ -138,13 +138,6 @@ def open_source(services: Services, snapshot: Snapshot, source: Mapping[str, str
     if pack is None:
         return None
     return configuration.read(services.cipher, snapshot.tenant, pack, source["config"])
-
-
-def _identity(services: Services, snapshot: Snapshot, id_: int | None) -> Identity | None:
-    if id_ is None:
-        return None
-    registry = services.store.tenant(snapshot.tenant).registry
-    return snapshot.memo(f"identity {id_}", lambda: registry.identities.by_id(id_))
 
 
 def strings_in(value: Json) -> list[str]:

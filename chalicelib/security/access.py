@@ -13,12 +13,21 @@ def grants_of(snapshot: Snapshot, permission_set_refs: Iterable[str]) -> list[Gr
     return [grant for ref in permission_set_refs for grant in sets.get(ref, ())]
 
 
+def permission_sets_of(snapshot: Snapshot, identity: Identity) -> list[str]:
+    """The refs of the permission sets that ``identity`` has: its own, then those of its roles."""
+    refs = [assignment.permission_set_ref for assignment in identity.assignments]
+    for assigned in identity.roles:
+        role = snapshot.role(assigned.role)
+        refs += [each.permission_set_ref for each in role.permission_sets] if role is not None else ()
+    return list(dict.fromkeys(refs))
+
+
 def access_of_identity(snapshot: Snapshot, identity: Identity | None) -> Access:
     """What ``identity`` may do by itself; nobody, or somebody frozen, may do nothing."""
     if identity is None or identity.frozen:
         return Access([])
-    refs = [assignment.permission_set_ref for assignment in identity.assignments]
-    return Access(grants_of(snapshot, refs), identity.id, identity.attributes)
+    grants = grants_of(snapshot, permission_sets_of(snapshot, identity))
+    return Access(grants, identity.id, identity.attributes)
 
 
 def key_context(key: Key) -> Context:

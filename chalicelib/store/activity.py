@@ -216,6 +216,16 @@ class Activity:
         row = _get(self._tables.executions, partition(self._tenant, rows.EXECUTION), id_)
         return None if row is None else rows.execution_of(row, self._blobs.get)
 
+    def execution_status(self, id_: int) -> ExecutionStatus | None:
+        """The status alone, without what goes with it."""
+        model = self._tables.executions
+        try:
+            row = model.get(partition(self._tenant, rows.EXECUTION), id_, consistent_read=True, attributes_to_get=["s"])
+        except model.DoesNotExist:
+            return None
+        status: ExecutionStatus = row.status  # type: ignore[assignment]  # written by us
+        return status
+
     def _enforcement(self, row: EnforcementRow) -> Enforcement:
         enforcement = rows.enforcement_of(row, self._blobs.get)
         if not row.config and enforcement.status == "processed":

@@ -18,8 +18,9 @@ from chalicelib.store.listing import Cursors
 from chalicelib.store.models import SEPARATOR, open_tables, partition
 from chalicelib.store.polls import Polls, Refusals
 from chalicelib.store.polls import due as polls_due
-from chalicelib.store.registry import KINDS, Registry, decode, webhook_partition
+from chalicelib.store.registry import KINDS, Registry, decode, token_partition, webhook_partition
 from chalicelib.store.timers import StoredTimer, Timers, stored_timer
+from chalicelib.store.token_notes import TokenNotes
 
 D = TypeVar("D", bound=Definition)
 
@@ -39,6 +40,7 @@ class TenantStore:
     timers: Timers
     polls: Polls
     refusals: Refusals
+    token_notes: TokenNotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Store:
             timers=Timers(self._tables, tenant, activity),
             polls=Polls(self._tables, tenant),
             refusals=Refusals(self._tables, tenant),
+            token_notes=TokenNotes(self._tables, tenant),
         )
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
@@ -117,6 +120,14 @@ class Store:
         except self._tables.registry.DoesNotExist:
             return None
         return msgspec.json.decode(row.body or "", type=tuple[str, str])
+
+    def integration_token_tenant(self, token_hash: str) -> str | None:
+        """The tenant that an integration token was made in."""
+        try:
+            row = self._tables.registry.get(token_partition(token_hash), "key", consistent_read=True)
+        except self._tables.registry.DoesNotExist:
+            return None
+        return row.body
 
     # For encryption
 

@@ -23,10 +23,12 @@ from chalicelib.domain.entities import (
     Definition,
     Environment,
     Identity,
+    IntegrationToken,
     Key,
     OwnerType,
     Pack,
     PermissionSet,
+    Role,
     Rule,
     Runtime,
     Sensor,
@@ -51,6 +53,8 @@ KINDS: Final[dict[type[Definition], str]] = {
     Key: "key",
     Identity: "identity",
     PermissionSet: "permission_set",
+    Role: "role",
+    IntegrationToken: "integration_token",
     Environment: "environment",
     WorkflowDefinition: "workflow",
 }
@@ -124,9 +128,9 @@ class Repository(Generic[D]):
         merged.update({each.ref: each for each in self._list(self._tenant)})
         return [merged[ref] for ref in sorted(merged)]
 
-    def by_id(self, id_: int) -> D | None:
-        """The tenant's own of that id, or else the system's."""
-        for tenant in dict.fromkeys((self._tenant, SYSTEM_TENANT)):
+    def by_id(self, id_: int, *, own: bool = False) -> D | None:
+        """The tenant's own of that id, or else (unless ``own``) the system's."""
+        for tenant in dict.fromkeys((self._tenant, self._tenant if own else SYSTEM_TENANT)):
             keys = self._rows.by_id.query(
                 partition(tenant, self._kind), range_key_condition=self._rows.id == id_, consistent_read=True
             )
@@ -181,6 +185,8 @@ class Registry:
         self.keys = repository(Key)
         self.identities = repository(Identity)
         self.permission_sets = repository(PermissionSet)
+        self.roles = repository(Role)
+        self.integration_tokens = repository(IntegrationToken)
         self.tenants = repository(Tenant)
         self.environments = repository(Environment)
         self.workflows = repository(WorkflowDefinition)
@@ -211,10 +217,14 @@ class Registry:
                 yield self._saved(change)
                 if isinstance(change.entity, Trigger):
                     yield from self._pointers(change.entity.ref, change.entity.webhook_key, new=change.new)
+                elif isinstance(change.entity, IntegrationToken) and change.new:
+                    yield _Operation("integration token", self._token_pointer(change.entity.ref, body=self.tenant))
             else:
                 yield _Operation(f"{change.kind} {change.ref}", self._row(change.kind, change.ref), deleted=True)
                 if change.kind == "trigger":
                     yield from self._pointers(change.ref, None, new=False)
+                elif change.kind == "integration_token":
+                    yield _Operation("integration token", self._token_pointer(change.ref), deleted=True)
                 elif change.kind == "rule":
                     timer = timer_row(self._tables, self.tenant, change.ref)
                     yield _Operation(f"timer {change.ref}", timer, deleted=True)
@@ -242,6 +252,9 @@ class Registry:
                 webhook_partition(key), "key", body=msgspec.json.encode([self.tenant, trigger_ref]).decode()
             )
             yield _Operation("webhook key", pointer)
+
+    def _token_pointer(self, token_hash: str, **attributes: Any) -> RegistryRow:
+        return self._tables.registry(token_partition(token_hash), "key", **attributes)
 
     def _row(self, kind: str, ref: str, **attributes: Any) -> RegistryRow:
         return self._tables.registry(partition(self.tenant, kind), ref, **attributes)
@@ -303,9 +316,11 @@ def decode(type_: type[D], row: RegistryRow, blobs: Blobs) -> D:
 
 
 def group_of(entity: Definition) -> str | None:
-    """What a definition is looked up by besides its ref: a rule's trigger, a key's owner."""
+    """What a definition is looked up by besides its ref: a rule's trigger, a key's owner, a token's identity."""
     if isinstance(entity, Rule):
         return entity.trigger_ref
+    if isinstance(entity, IntegrationToken):
+        return str(entity.identity)
     if isinstance(entity, Key):
         owners = {
             "system": None,
@@ -316,6 +331,11 @@ def group_of(entity: Definition) -> str | None:
         }
         return _owner_group(entity.owner_type, owners[entity.owner_type])
     return None
+
+
+def token_partition(token_hash: str) -> str:
+    """Where the pointer of an integration token stands, which leads to its tenant."""
+    return f"#token#{token_hash}"
 
 
 def _owner_group(owner_type: OwnerType, owner: str | int | None) -> str:

@@ -14,9 +14,11 @@ from chalicelib.domain.entities import (
     Definition,
     Environment,
     Identity,
+    IntegrationToken,
     Key,
     Pack,
     PermissionSet,
+    Role,
     Rule,
     Runtime,
     Sensor,
@@ -94,6 +96,18 @@ class Snapshot:
     def identity(self, login: str) -> Identity | None:
         """The tenant's own only: nobody signs in to another tenant's."""
         return self._get(Identity, login)
+
+    def identity_by_id(self, id_: int) -> Identity | None:
+        """The tenant's own only."""
+        return self.memo(f"identity {id_}", lambda: self._registry.identities.by_id(id_, own=True))
+
+    def role(self, name: str) -> Role | None:
+        """The tenant's own only."""
+        return self._get(Role, name)
+
+    def integration_token(self, id_: int) -> IntegrationToken | None:
+        """The tenant's own only."""
+        return self.memo(f"token {id_}", lambda: self._registry.integration_tokens.by_id(id_, own=True))
 
     def key(self, ref: str) -> Key | None:
         """The tenant's own only."""
