@@ -30,6 +30,7 @@ OutputFormat = Literal["text", "json", "yaml", "jsonl"]
 LibraryRuntime = Literal["python", "node"]  # runtimes that have an installer of libraries
 EnvironmentState = Literal["pending", "ready", "failed"]
 RetentionPolicy = Literal["versions", "days", "hours", "minutes"]
+InquiryStatus = Literal["pending", "responded", "timeout", "cancelled"]
 MissedRuns = Literal["skip", "fire_once", "fire_all"]  # what becomes of a timer's firings that were missed (README 8)
 
 
@@ -378,3 +379,51 @@ class Execution(Row, kw_only=True, frozen=True):
     started_at: datetime | None = None
     deadline: datetime | None = None
     attempt_token: str | None = None  # hash of the one-time token a result must carry
+
+
+class Escalation(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """``after`` seconds without an answer somebody else may answer too: an identity, or whoever has a role."""
+
+    after: float
+    assigned_to: int | None = None
+    assigned_role: str | None = None
+
+
+class Answer(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """What one person responded; ``key`` is the idempotency key it came with."""
+
+    identity: int
+    login: str
+    response: Json
+    at: datetime
+    key: str | None = None
+
+
+class Inquiry(Row, kw_only=True, frozen=True, omit_defaults=True):
+    """A question to people, at most one per execution (semantics §2.8). ``domain.inquiries`` says who may answer it.
+
+    ``waits``: the execution is the asking itself (``core.ask``) and ends with it. ``asker``: who started it.
+    ``assigned_to`` and ``assigned_role`` are as asked; ``escalated`` counts the steps of ``escalation`` that were taken
+    since. ``required``: how many people must agree. ``by_default``: nobody did, ``default_response`` was taken.
+    """
+
+    execution: int
+    action_ref: str
+    prompt: str
+    status: InquiryStatus = "pending"
+    version: int = 0
+    waits: bool = False
+    asker: int | None = None
+    assigned_to: int | None = None
+    assigned_role: str | None = None
+    excluded: list[int] = []
+    required: int = 1
+    response_schema: Json = None
+    responses: list[Answer] = []
+    response: Json = None
+    default_response: Json = None
+    by_default: bool = False
+    escalation: list[Escalation] = []
+    escalated: int = 0
+    timeout_at: datetime | None = None
+    responded_at: datetime | None = None
