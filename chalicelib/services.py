@@ -17,6 +17,7 @@ from chalicelib.security.encryption import Cipher
 from chalicelib.security.keyring import Keyring
 from chalicelib.security.tokens import Tokens
 from chalicelib.settings import Settings, settings_from
+from chalicelib.store.directory import Directory
 from chalicelib.store.liveness import Liveness
 from chalicelib.store.opening import Store
 from chalicelib.store.snapshot import Snapshots
@@ -34,6 +35,7 @@ class Services:
     settings: Settings
     store: Store
     snapshots: Snapshots
+    tenants: Directory
     liveness: Liveness
     keyring: Keyring
     cipher: Cipher
@@ -58,15 +60,20 @@ def services() -> Services:
 def open_services(settings: Settings) -> Services:
     """Services for ``settings``, on whatever AWS the environment names (``AWS_ENDPOINT_URL``)."""
     store = Store(settings.registry_table, settings.activity_table, settings.bucket)
+    snapshots = Snapshots(store, time.monotonic)
+    tenants = Directory(store, snapshots)
     keyring = Keyring(clients.secretsmanager, settings.secret)
+    cipher = Cipher(store, keyring)
+    store.on_renewal(cipher.forget)
     return Services(
         settings=settings,
         store=store,
-        snapshots=Snapshots(store, time.monotonic),
+        snapshots=snapshots,
+        tenants=tenants,
         liveness=Liveness(store, time.monotonic),
         keyring=keyring,
-        cipher=Cipher(store, keyring),
-        tokens=Tokens(keyring),
+        cipher=cipher,
+        tokens=Tokens(keyring, tenants.born),
         queues=Queues(clients.sqs, events_url=settings.events_queue, executions_url=settings.executions_queue),
         invoker=Invoker(clients.lambda_, function=settings.runner_function, isolated=settings.tenant_isolation),
         tasks=Tasks(clients.ecs, settings.tasks) if settings.tasks else None,

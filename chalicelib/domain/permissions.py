@@ -1,4 +1,4 @@
-"""Who may do what: grants, their constraints, and the four default permission sets (``semantics.md`` §2.10).
+"""Who may do what: grants, their constraints, and the default permission sets (``semantics.md`` §2.10).
 
 A grant names a resource and actions, and may narrow them by constraints, all of which must hold for the thing at hand
 (the :class:`Context`). Any one grant that allows is enough; a context that lacks what a constraint asks about fails it.
@@ -12,7 +12,7 @@ from chalicelib.domain.entities import Grant, Json, Pack
 
 RESOURCES: Final = (
     "packs", "actions", "queues", "rules", "triggers", "executions", "events", "enforcements", "inquiries", "keys",
-    "artifacts", "runtimes", "workers", "retention", "identities", "permissions", "audit_log",
+    "artifacts", "runtimes", "workers", "retention", "identities", "permissions", "audit_log", "tenants",
 )  # fmt: skip
 ACTIONS: Final = (
     "read", "create", "install", "configure", "update", "delete", "execute", "cancel", "respond", "manage", "decrypt",
@@ -86,6 +86,8 @@ DEFAULT_SETS: Final[Mapping[str, tuple[Grant, ...]]] = {
         "runtimes": ["read"],
         "workers": ["read"],
     }),
+    # Who runs the deployment, and gives tenants their room. Counts in the deployment's default tenant only.
+    "core.platform_admin": _grants({"tenants": _CRUD}),
 }  # fmt: skip
 
 
@@ -113,7 +115,10 @@ class Context:
 
 
 class Access:
-    """What one caller may do: the grants of all its permission sets, its identity and that identity's attributes."""
+    """What one caller may do: the grants of all its permission sets, its identity and that identity's attributes.
+
+    A grant for identities with other attributes is none of its: it neither allows anything nor can be handed on.
+    """
 
     def __init__(
         self, grants: Iterable[Grant], identity_id: int | None = None, attributes: Mapping[str, Json] | None = None
@@ -122,8 +127,9 @@ class Access:
         self._attributes = attributes or {}
         self._grants: dict[tuple[str, str], list[Grant]] = {}
         for grant in grants:
-            for action in grant.actions:
-                self._grants.setdefault((grant.resource, action), []).append(grant)
+            if self._is_addressed_by(grant):
+                for action in grant.actions:
+                    self._grants.setdefault((grant.resource, action), []).append(grant)
 
     def allows(self, resource: str, action: str, context: Context | None = None) -> bool:
         """Whether ``action`` on ``resource`` is allowed for the thing that ``context`` describes.
@@ -200,11 +206,15 @@ class Access:
             case "execution_scope":
                 return _scope_holds(wanted, context)
             case "attributes":
-                return all(
-                    attribute in self._attributes and _same(self._attributes[attribute], value)
-                    for attribute, value in wanted.items()
-                )
+                return True  # see `_is_addressed_by`
         return False  # a constraint that nobody here knows must narrow, not widen
+
+    def _is_addressed_by(self, grant: Grant) -> bool:
+        wanted = (grant.constraints or {}).get("attributes") or {}
+        return all(
+            attribute in self._attributes and _same(self._attributes[attribute], value)
+            for attribute, value in wanted.items()
+        )
 
     def _owner_holds(self, wanted: Json, context: Context) -> bool:
         match wanted:
@@ -295,12 +305,12 @@ def _is_narrowed_by(grant: Grant, constraints: frozenset[str]) -> bool:
 
 
 def _is_within(grant: Grant, mine: Grant) -> bool:
+    theirs = grant.constraints or {}
     # An owner constraint on keys opens other people's keys, which a grant without one does not.
     if grant.resource == "keys" and _is_narrowed_by(grant, OWNING) and not _is_narrowed_by(mine, OWNING):
-        owners = (grant.constraints or {}).get("owner_types")
-        if owners is None or "identity" in owners:
+        owners = theirs.get("owner_types")
+        if theirs.get("owner") != "self" and (owners is None or "identity" in owners):
             return False
-    theirs = grant.constraints or {}
     return all(
         _is_narrower(name, theirs.get(name), wanted)
         for name, wanted in (mine.constraints or {}).items()

@@ -11,6 +11,7 @@ MIN_LOGIN, MAX_LOGIN = 3, 255  # http-api.md §1.3
 _PACK = re.compile(r"[a-z][a-z0-9_-]+", re.ASCII)
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*", re.ASCII)
 _KEY = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII)
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _SEMVER = re.compile(
     r"(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?", re.ASCII
 )
@@ -48,6 +49,18 @@ def key_ref(ref: str) -> str:
     if not _KEY.fullmatch(ref):
         raise RefError(f"key ref {ref!r} must be lower-case letters, digits, '_' or '-', in parts joined by dots")
     return ref
+
+
+def tenant_slug(slug: str) -> str:
+    """``slug`` itself, if a tenant may have it: 1 to 63 of ``a-z 0-9 _ -``, beginning with a letter or digit.
+
+    Partition keys and names of blobs begin with it, so it has nothing in it that separates their parts.
+    """
+    if not _TENANT.fullmatch(slug):
+        raise RefError(
+            f"not a tenant's slug: {slug!r}; it has 1 to 63 of a-z, 0-9, '_' and '-', and begins with a letter or digit"
+        )
+    return slug
 
 
 def login(name: str) -> str:

@@ -56,6 +56,10 @@ class Cipher:
             raise SealError(f"{ref}: does not open") from None
         return msgspec.json.decode(opened)
 
+    def forget(self) -> None:
+        """Read data keys again: a tenant may have been deleted with its own, and its slug be somebody else's."""
+        self._ciphers.clear()
+
     def _of(self, tenant: str, *, make: bool) -> AESGCM:
         cipher = self._ciphers.get(tenant)
         if cipher is None:

@@ -18,6 +18,11 @@ _signed: OrderedDict[tuple[str, str, int], tuple[float, str]] = OrderedDict()
 _stored: OrderedDict[tuple[str, str], None] = OrderedDict()
 
 
+def forget_stored() -> None:
+    """Forget which values are there: a tenant may have been deleted with all of its own."""
+    _stored.clear()
+
+
 class MissingBlobError(Exception):
     """There is no blob of that name."""
 
@@ -91,8 +96,11 @@ class Blobs:
         """Delete ``name``, if it is there."""
         clients.s3().delete_object(Bucket=self._bucket, Key=self._prefix + name)
 
-    def presigned_get(self, name: str, seconds: int = 3600) -> str:
-        """A URL that reads ``name`` for at least three quarters of ``seconds`` without further rights; no AWS call."""
+    def presigned_get(self, name: str, seconds: int = 3600, *, once: bool = False) -> str:
+        """A URL that reads ``name`` for at least three quarters of ``seconds`` without further rights; no AWS call.
+
+        ``once``: it will not be asked for again, and does not push out what will.
+        """
         wanted = (self._bucket, self._prefix + name, seconds)
         now = time.monotonic()
         known = _signed.get(wanted)
@@ -101,7 +109,8 @@ class Blobs:
         url: str = clients.s3().generate_presigned_url(
             "get_object", Params={"Bucket": self._bucket, "Key": self._prefix + name}, ExpiresIn=seconds
         )
-        _remember(_signed, wanted, (now + seconds * _URL_REUSE, url))
+        if not once:
+            _remember(_signed, wanted, (now + seconds * _URL_REUSE, url))
         return url
 
     def presigned_post(

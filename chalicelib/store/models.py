@@ -28,7 +28,9 @@ SEPARATOR = "#"  # never part of a tenant's slug or of a ref
 
 
 def partition(tenant: str, *parts: str | int) -> str:
-    """A partition key: it begins with the tenant, always."""
+    """A partition key: it begins with the tenant, always. Raises ValueError for what could pose as another's."""
+    if not tenant or SEPARATOR in tenant:
+        raise ValueError(f"not a tenant: {tenant!r}")
     return SEPARATOR.join((tenant, *map(str, parts)))
 
 

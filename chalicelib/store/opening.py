@@ -10,9 +10,10 @@ import msgspec
 from pynamodb.exceptions import PutError
 
 from chalicelib.domain.entities import SYSTEM_TENANT, Definition
+from chalicelib.domain.refs import tenant_slug
 from chalicelib.store import rows
 from chalicelib.store.activity import Activity
-from chalicelib.store.blobs import Blobs
+from chalicelib.store.blobs import Blobs, forget_stored
 from chalicelib.store.idempotency import Hits, Idempotency
 from chalicelib.store.listing import Cursors
 from chalicelib.store.models import SEPARATOR, open_tables, partition
@@ -59,15 +60,15 @@ class Store:
         self._bucket = bucket
         self._cursors = Cursors()
         self._listeners: list[Callable[[str], None]] = []
+        self._renewals: list[Callable[[], None]] = [forget_stored]
         self._opened = lru_cache(maxsize=_OPEN_TENANTS)(self._open)
 
     def tenant(self, tenant: str) -> TenantStore:
         """What ``tenant`` has stored. Raises ValueError for a name that could not be a tenant's slug."""
-        if not tenant or SEPARATOR in tenant or "/" in tenant:
-            raise ValueError(f"not a tenant: {tenant!r}")
         return self._opened(tenant)
 
     def _open(self, tenant: str) -> TenantStore:
+        tenant_slug(tenant)
         blobs = Blobs(self._bucket, tenant)
         idempotency = Idempotency(self._tables, tenant)
         activity = Activity(self._tables, blobs, tenant, idempotency, self._cursors)
@@ -91,6 +92,16 @@ class Store:
     def _committed(self, tenant: str) -> None:
         for listener in self._listeners:
             listener(tenant)
+
+    def on_renewal(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` told when tenants may have come or gone: what it remembers by a tenant's slug may be of an
+        earlier tenant."""
+        self._renewals.append(listener)
+
+    def renew(self) -> None:
+        """The system's registry has changed, and with it perhaps the tenants."""
+        for listener in self._renewals:
+            listener()
 
     # For snapshots
 

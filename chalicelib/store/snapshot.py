@@ -22,6 +22,7 @@ from chalicelib.domain.entities import (
     Rule,
     Runtime,
     Sensor,
+    Tenant,
     Trigger,
     WorkflowDefinition,
 )
@@ -66,6 +67,11 @@ class Snapshot:
         if self._own is self._system:
             return self._own.version
         return self._own.version + self._system.version
+
+    @property
+    def record(self) -> Tenant | None:
+        """What the deployment knows of the tenant itself. Its changes count as the system's."""
+        return self._look(Tenant, self.tenant, [self._system])
 
     def action(self, ref: str) -> Action | None:
         return self._find(Action, ref)
@@ -248,6 +254,7 @@ class Snapshots:
             own_version, system_version = self._store.versions(tenant, consistent=True)  # a replica that lags behind
         if self._system.version != system_version:
             self._system = _Layer(SYSTEM_TENANT, system_version)
+            self._store.renew()
         if tenant == SYSTEM_TENANT:
             own = self._system
         elif kept is not None and kept[0]._own.version == own_version:
