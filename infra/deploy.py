@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import clients
+from chalicelib.security.keyring import NamedKey
 from infra import package, steps, template
 
 LOCAL_LOGIN: Final = "test@attune.local"
@@ -160,6 +162,12 @@ def _describe(stack: str) -> dict[str, Any] | None:
     return found
 
 
+def outputs_of(stack: str) -> dict[str, str] | None:
+    """The outputs of a deployed stack; None: there is none of that name."""
+    described = _describe(stack)
+    return None if described is None else _outputs(described)
+
+
 def _outputs(stack: Mapping[str, Any] | None) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in (stack or {}).get("Outputs", [])}
 
@@ -236,12 +244,14 @@ def write_keys(secret: str) -> bool:
     manager = clients.secretsmanager()
     if "jwt" in json.loads(manager.get_secret_value(SecretId=secret)["SecretString"]):
         return False
-    keys = {
-        purpose: [{"kid": secrets.token_hex(4), "key": base64.b64encode(secrets.token_bytes(32)).decode()}]
-        for purpose in ("jwt", "master")
-    }
-    manager.put_secret_value(SecretId=secret, SecretString=json.dumps(keys))
+    keys = {purpose: [new_key()] for purpose in ("jwt", "master")}
+    manager.put_secret_value(SecretId=secret, SecretString=msgspec.json.encode(keys).decode())
     return True
+
+
+def new_key() -> NamedKey:
+    """A key that nobody has."""
+    return NamedKey(kid=secrets.token_hex(4), key=base64.b64encode(secrets.token_bytes(32)).decode())
 
 
 def _parser() -> argparse.ArgumentParser:

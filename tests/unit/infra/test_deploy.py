@@ -5,7 +5,7 @@ import json
 import pytest
 
 from chalicelib import clients
-from infra import deploy
+from infra import deploy, rotate
 from infra.deploy import DeployError, target_from
 
 pytestmark = pytest.mark.slow
@@ -56,3 +56,20 @@ def test_keys_are_written_once(aws: None) -> None:
 
     assert not deploy.write_keys("keys")
     assert secrets.get_secret_value(SecretId="keys")["SecretString"] == written
+
+
+def test_keys_are_rotated_in_place(aws: None) -> None:
+    secrets = clients.secretsmanager()
+    secret = secrets.create_secret(Name="to-be-rotated", SecretString="{}")["ARN"]
+    deploy.write_keys(secret)
+    before = json.loads(secrets.get_secret_value(SecretId=secret)["SecretString"])
+    result = rotate.rotate(secret, now=1_000_000)
+    after = json.loads(secrets.get_secret_value(SecretId=secret)["SecretString"])
+    assert [key["kid"] for key in after["jwt"]] == [result.next.kid, before["jwt"][0]["kid"]]
+    assert after["master"] == before["master"]
+    assert not rotate.rotate(secret, now=1_000_001).added
+
+
+def test_a_stack_that_is_not_there_is_named(aws: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rotate.main() == 1
+    assert "There is no stack 'attune' here" in capsys.readouterr().err

@@ -4,8 +4,7 @@ import hashlib
 import pytest
 from unit.security.keys import FIRST, SECOND, SecretsManager, keyring
 
-from chalicelib.security import keyring as module
-from chalicelib.security.keyring import Keyring, KeyringError, NamedKey
+from chalicelib.security.keyring import REREAD, Keyring, KeyringError, NamedKey
 
 
 def test_the_first_key_is_current_and_old_ones_still_verify() -> None:
@@ -15,23 +14,71 @@ def test_the_first_key_is_current_and_old_ones_still_verify() -> None:
     assert keys.unwrapping("k1").kid == "k1"
 
 
-def test_the_secret_is_read_once() -> None:
-    manager = SecretsManager(FIRST)
-    keys = Keyring(lambda: manager, "attune")
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def kept(*keys: dict[str, object]) -> tuple[Keyring, SecretsManager, Clock]:
+    manager, clock = SecretsManager(*keys), Clock()
+    return Keyring(lambda: manager, "attune", clock), manager, clock
+
+
+def test_the_secret_is_read_at_first_use_and_kept() -> None:
+    keys, manager, clock = kept(FIRST)
     assert manager.asked == 0
     keys.signing()
+    clock.now += REREAD - 1
     keys.wrapping()
-    assert keys.verifying("unknown") is None
     assert manager.asked == 1
 
 
-def test_a_rotated_key_is_found_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = SecretsManager(FIRST)
-    keys = Keyring(lambda: manager, "attune")
-    assert keys.verifying("k2") is None
+def test_the_secret_is_read_again_after_a_while() -> None:
+    keys, manager, clock = kept(FIRST)
+    keys.signing()
     manager.rotate(SECOND, FIRST)
-    monkeypatch.setattr(module, "_REREAD", -1.0)
-    assert keys.verifying("k2").kid == "k2"
+    clock.now += REREAD
+    assert keys.signing().kid == "k2"
+    assert manager.asked == 2
+
+
+def test_a_key_that_is_not_known_yet_is_looked_for() -> None:
+    keys, manager, clock = kept(FIRST)
+    keys.signing()
+    clock.now += 60
+    manager.rotate(SECOND, FIRST)
+    assert keys.verifying("k2") == NamedKey(**SECOND)
+
+
+def test_made_up_names_do_not_have_the_secret_read_each_time() -> None:
+    keys, manager, clock = kept(FIRST)
+    keys.signing()
+    clock.now += 60
+    assert {keys.verifying(f"made up {number}") for number in range(100)} == {None}
+    assert manager.asked == 2
+
+
+def test_a_key_to_come_verifies_and_does_not_sign() -> None:
+    keys, _, clock = kept({**SECOND, "since": 1_000_900}, FIRST)
+    assert keys.signing().kid == "k1"
+    assert keys.verifying("k2") is not None
+    clock.now += 900
+    assert keys.signing().kid == "k2"
+
+
+@pytest.mark.parametrize("text", ["not JSON", "{}"])
+def test_a_secret_that_went_wrong_does_not_take_the_keys_away(text: str) -> None:
+    keys, manager, clock = kept(FIRST)
+    keys.signing()
+    manager.text = text
+    clock.now += REREAD
+    assert keys.signing().kid == "k1"
+    assert keys.verifying("k2") is None
 
 
 def test_a_master_key_that_is_gone() -> None:
