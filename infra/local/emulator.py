@@ -30,7 +30,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REGION: Final = "us-east-1"
-_STARTS: Final = 3  # tries to start a function's process
 _USUAL_PORT: Final = "4566"  # the emulator's own default
 _SAVE_SECONDS: Final = 60  # for a snapshot
 _EXECUTION_PLANE: Final = "runners."  # what the handlers of functions that run tenants' code begin with
@@ -73,6 +72,7 @@ class Emulator:
         self._runners = runners
         self._let_asynchronous_invocations_wait()
         self._keep_signals_from_functions()
+        self._let_replaced_functions_finish()
         self._log_to_a_file()
         self._wake_consumers_at_once()
         self._name_queues_without_the_port()
@@ -128,6 +128,30 @@ class Emulator:
 
         started_apart = functools.partial(subprocess.Popen, start_new_session=True)
         lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": started_apart})
+
+    def _let_replaced_functions_finish(self) -> None:
+        """Ends the processes of a function that has changed when they have done what they are at, as AWS does.
+
+        MiniStack ends them in the middle of an invocation, whose message then waits for its visibility timeout; or of
+        their start, which it takes for a fault of the function, and ends all processes of that: the new ones, too.
+        """
+        from ministack.core import lambda_runtime
+        from ministack.services import lambda_svc
+
+        end, give_back = lambda_runtime.kill_workers, lambda_runtime.release_worker
+
+        def end_unless_busy(workers: list[Any]) -> None:
+            for worker in workers:
+                worker.is_replaced = True
+            end([worker for worker in workers if not worker._lock.locked()])
+
+        def give_back_or_end(worker: Any) -> None:
+            give_back(worker)
+            if getattr(worker, "is_replaced", False):
+                end([worker])
+
+        lambda_runtime.kill_workers = end_unless_busy
+        lambda_runtime.release_worker = lambda_svc.release_worker = give_back_or_end
 
     def _log_to_a_file(self) -> None:
         """Sends what functions log to one file as it comes, instead of to CloudWatch Logs.
@@ -196,21 +220,12 @@ class Emulator:
         from ministack.core import lambda_runtime
         from ministack.services import lambda_svc
 
-        # The emulator replaces a function's processes when the function changes, also one that is just starting: what
-        # fails once may have been stopped, what fails again and again cannot start.
-        for tries_left in reversed(range(_STARTS)):
-            record = lambda_svc._functions[function]
-            worker, _ = lambda_runtime.acquire_worker(function, record["config"], record["code_zip"])
-            try:
-                lambda_runtime.ensure_spawned(worker)
-            except (OSError, RuntimeError) as error:
-                if not tries_left:
-                    raise RuntimeError(str(error)) from error
-                time.sleep(0.2)
-            else:
-                return
-            finally:
-                lambda_runtime.release_worker(worker)
+        record = lambda_svc._functions[function]
+        worker, _ = lambda_runtime.acquire_worker(function, record["config"], record["code_zip"])
+        try:
+            lambda_runtime.ensure_spawned(worker)
+        finally:
+            lambda_runtime.release_worker(worker)
 
     def functions(self) -> list[str]:
         """Names of the deployed functions."""
