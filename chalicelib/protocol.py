@@ -144,7 +144,7 @@ class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"
     logs: Logs | None = None
     libraries: Pack | None = None  # the environment built from the pack's manifest
     container: Container | None = None  # with the runner `container`, always
-    stop_url: str | None = None  # for containers: answers 200 once the execution is to be cancelled
+    stop_url: str | None = None  # answers 200 once the execution is to be cancelled; None: too short to look
 
 
 class TaskStopped(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="stopped"):

@@ -16,13 +16,12 @@ import struct
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from chalicelib.protocol import Container, Run
+from runners.cancellation import Cancellation
 from runners.capture import Capture
 from runners.sandbox import TERMINATION_GRACE, Ended
 
@@ -30,7 +29,6 @@ Json = Any
 
 DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 NOBODY: Final = "65534:65534"
-CANCEL_SECONDS: Final = 1.0  # between two looks at whether the run is cancelled
 _ANSWER_SECONDS: Final = 30.0  # that the engine may take for one call, a pull aside
 _MEBIBYTE: Final = 1 << 20
 _FRAME: Final = struct.Struct(">BxxxL")  # stream, bytes (Engine API, "Stream format" of ContainerAttach)
@@ -61,10 +59,6 @@ class EngineError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-class CancelledError(Exception):
-    """The run is to be cancelled."""
 
 
 class Engine:
@@ -197,7 +191,7 @@ def run_container(
 ) -> Ended:
     """Run it to its end, or for ``timeout`` seconds, the image's way from its registry included.
 
-    Raises :class:`EngineUnreachableError` and :class:`CancelledError`; what the engine refuses is in ``not_started``.
+    Raises :class:`EngineUnreachableError`; what the engine refuses is in ``not_started``.
     """
     supervisor = _Supervisor(engine, run, timeout, stdout, stderr)
     try:
@@ -217,7 +211,8 @@ class _Supervisor:
         self._timeout = timeout
         self._stdout, self._stderr = stdout, stderr
         self._begun = time.monotonic()
-        self._look = self._begun + CANCEL_SECONDS
+        self._cancellation = Cancellation(run.stop_url)
+        self._cancelled = False
         self._pending = b""  # of a frame that is not whole yet
 
     def ended(self, **fields: Any) -> Ended:
@@ -239,13 +234,19 @@ class _Supervisor:
                 self._engine.call("POST", f"/containers/{container}/start")
             except EngineError as error:
                 return self.ended(not_started=_why_not(error, _container(self._run).command))
-            timed_out = not self._converse(stream, stdin, self._begun + self._timeout)
-            if timed_out:
+            if not self._converse(stream, stdin, self._begun + self._timeout):
+                timed_out = not self._cancelled
                 self._terminate(container, stream)
             else:
+                timed_out = False
                 self._engine.call("POST", f"/containers/{container}/wait", timeout=self._left() + _ANSWER_SECONDS)
             state = self._engine.call("GET", f"/containers/{container}/json")["State"]
-            return self.ended(exit_code=state["ExitCode"], timed_out=timed_out, failure=self._failure(state))
+            return self.ended(
+                exit_code=state["ExitCode"],
+                timed_out=timed_out,
+                cancelled=self._cancelled,
+                failure=self._failure(state),
+            )
 
     def _failure(self, state: Json) -> str | None:
         if state.get("OOMKilled") and state["ExitCode"] != 0:
@@ -299,7 +300,7 @@ class _Supervisor:
                 guard.wait(_ANSWER_SECONDS)
 
     def _converse(self, stream: socket.socket, stdin: bytes, until: float) -> bool:
-        """Feed and listen until the container has ended (True) or the time has come (False)."""
+        """Feed and listen until the container has ended (True), or is to end by the time or by its user (False)."""
         stream.settimeout(0)
         rest = memoryview(stdin)
         with selectors.DefaultSelector() as selector:
@@ -308,11 +309,10 @@ class _Supervisor:
                 now = time.monotonic()
                 if now >= until:
                     return False
-                if now >= self._look:
-                    self._look = now + CANCEL_SECONDS
-                    if self._run.stop_url and is_cancelled(self._run.stop_url):
-                        raise CancelledError
-                for _, events in selector.select(min(until, self._look) - now):
+                if self._cancellation.heard():
+                    self._cancelled = True
+                    return False
+                for _, events in selector.select(max(0.0, min(until, self._cancellation.due) - now)):
                     if events & selectors.EVENT_WRITE:
                         rest = _fed(stream, rest)
                         if not rest:
@@ -339,6 +339,7 @@ class _Supervisor:
 
     def _terminate(self, container: str, stream: socket.socket) -> None:
         """SIGTERM to its first process, and SIGKILL to all after the grace (semantics §2.6)."""
+        self._cancellation.settle()
         for number in ("SIGTERM", "SIGKILL"):
             with contextlib.suppress(EngineError):  # it has just ended
                 self._engine.call("POST", f"/containers/{container}/kill?signal={number}")
@@ -369,15 +370,6 @@ def _why_not(error: EngineError, argv: Sequence[str] | None) -> str:
     if argv and ("executable file not found" in str(error) or "no such file or directory" in str(error)):
         return f"the container could not be started: the image has no `{argv[0]}`"
     return f"the container could not be started: {error}"
-
-
-def is_cancelled(url: str) -> bool:
-    """Whether there is a mark to stop at ``url``. What keeps us from looking is no reason to stop."""
-    try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  # the control plane's URL
-            return True
-    except OSError:  # not there (HTTPError, with 403 or 404), or out of reach
-        return False
 
 
 def remove_overdue(engine: Engine) -> None:

@@ -40,6 +40,7 @@ def followed(run: Run, start: Callable[[Capture, Capture], Ended], timeout: floa
         until = time.monotonic() + timeout + TERMINATION_GRACE + REPORTING - SENDING
         with LogUpload(run.logs, streams, redactor, until=until) as upload:
             ended = start(streams["stdout"], streams["stderr"])
+            upload.needed = ended.cancelled
         log_parts = upload.parts
     status, result = result_of(ended, run.output_format, timeout, redactor)
     log: dict[str, Json] = {"cpu_ms": ended.cpu_ms, "peak_kb": ended.peak_kb}

@@ -16,6 +16,7 @@ import msgspec
 
 from chalicelib.protocol import Build, EnvironmentBuilt, Poll, Run, RunFinished, SensorPolled
 from runners import kernel, results
+from runners.cancellation import Cancellation
 from runners.sandbox import TERMINATION_GRACE, Ended, Sandbox
 
 # Before anything else: the zygote starts while the rest is being imported, and is not a copy of any of it.
@@ -24,7 +25,7 @@ atexit.register(_sandbox.close)
 
 from runners.capture import Capture  # noqa: E402
 from runners.following import REPORTING, Outcome, followed  # noqa: E402
-from runners.output import cancelled, could_not_start  # noqa: E402
+from runners.output import could_not_start  # noqa: E402
 from runners.pack_files import NoSuchFileError, PackFiles  # noqa: E402
 from runners.parameters import document  # noqa: E402
 from runners.programs import RuntimeMissingError, job_for  # noqa: E402
@@ -111,7 +112,9 @@ class Runner:
         if run.runner == "http":
             from runners.http import request  # 70 ms of imports that only this runner needs
 
-            return Outcome(*request(run.parameters, timeout=timeout, redactor=redactor))
+            return Outcome(
+                *request(run.parameters, timeout=timeout, redactor=redactor, cancellation=Cancellation(run.stop_url))
+            )
         if run.runner == "container":
             return _container(run, timeout, redactor)
         return self._program(run, timeout, redactor)
@@ -125,7 +128,9 @@ class Runner:
             return Outcome(*could_not_start(str(error)))
 
         def start(stdout: Capture, stderr: Capture) -> Ended:
-            return self._sandbox.run(job, stdin, timeout=timeout, stdout=stdout, stderr=stderr)
+            return self._sandbox.run(
+                job, stdin, timeout=timeout, stdout=stdout, stderr=stderr, cancellation=Cancellation(run.stop_url)
+            )
 
         return followed(run, start, timeout, redactor)
 
@@ -145,7 +150,6 @@ def _container(run: Run, timeout: float, redactor: Redactor) -> Outcome:
     from runners import docker  # imports that only this runner needs
 
     stdin = document(run.parameters, "json").encode()
-    started = time.monotonic()
 
     def start(stdout: Capture, stderr: Capture) -> Ended:
         return docker.run_container(docker.Engine(), run, stdin, timeout=timeout, stdout=stdout, stderr=stderr)
@@ -154,8 +158,6 @@ def _container(run: Run, timeout: float, redactor: Redactor) -> Outcome:
         return followed(run, start, timeout, redactor)
     except docker.EngineUnreachableError as error:
         return Outcome(*could_not_start(f"Containers cannot run here: {error}"))
-    except docker.CancelledError:
-        return Outcome(*cancelled(-1, round((time.monotonic() - started) * 1000)))
 
 
 def handle(event: Json, context: Any) -> None:

@@ -27,7 +27,8 @@ import httpx
 import msgspec
 
 from runners.addresses import AddressGuard, AddressRefusedError
-from runners.output import NotStructuredError, Status, decode_json
+from runners.cancellation import Cancellation, never
+from runners.output import NotStructuredError, Status, cancelled, decode_json
 from runners.redaction import Redactor
 
 Json = Any
@@ -43,6 +44,10 @@ _CONFIDENTIAL: Final = ("authorization", "cookie", "proxy-authorization")
 
 class ParameterError(Exception):
     """The parameters describe no request."""
+
+
+class _CancelledError(Exception):
+    pass
 
 
 class _ActionParameters(msgspec.Struct, kw_only=True):
@@ -64,15 +69,25 @@ class _ActionParameters(msgspec.Struct, kw_only=True):
 
 
 def request(
-    parameters: Mapping[str, Json], *, timeout: float, redactor: Redactor, guard: AddressGuard | None = None
+    parameters: Mapping[str, Json],
+    *,
+    timeout: float,
+    redactor: Redactor,
+    guard: AddressGuard | None = None,
+    cancellation: Cancellation | None = None,
 ) -> tuple[Status, Json, bool]:
-    """Make the request. Returns status, result, and whether the time of the *execution* ran out."""
+    """Make the request. Returns status, result, and whether the time of the *execution* ran out.
+
+    A cancellation is heard between two attempts.
+    """
     started = time.monotonic()
     deadline = started + timeout
     try:
         wanted = _wanted(parameters)
-        result = _Exchange(wanted, deadline, guard or _guard()).carry_out()
+        result = _Exchange(wanted, deadline, guard or _guard(), cancellation or never()).carry_out()
         error = f"HTTP status {result['status_code']}" if wanted.fail_on_status and not result["success"] else None
+    except _CancelledError:
+        return *cancelled(None, round((time.monotonic() - started) * 1000)), False
     except (ParameterError, AddressRefusedError) as refused:
         result, error = {}, str(refused)
     except httpx.TimeoutException as late:
@@ -122,10 +137,13 @@ def _guard() -> AddressGuard:
 class _Exchange:
     """One request, with its redirects and retries. Times are of the monotonic clock, in seconds."""
 
-    def __init__(self, wanted: _ActionParameters, deadline: float, guard: AddressGuard) -> None:
+    def __init__(
+        self, wanted: _ActionParameters, deadline: float, guard: AddressGuard, cancellation: Cancellation
+    ) -> None:
         self._wanted = wanted
         self._deadline = deadline
         self._guard = guard
+        self._cancellation = cancellation
         self._origin: tuple[str, str, int | None] | None = None
         self._confidential = set(_CONFIDENTIAL)
 
@@ -144,10 +162,14 @@ class _Exchange:
         return result
 
     def _pause(self, seconds: float) -> bool:
-        """Wait, if there is time for that and another attempt."""
-        if time.monotonic() + seconds >= self._deadline:
+        """Wait, if there is time for that and another attempt. Raises :class:`_CancelledError`."""
+        until = time.monotonic() + seconds
+        if until >= self._deadline:
             return False
-        time.sleep(seconds)
+        while (now := time.monotonic()) < until:
+            time.sleep(max(0.0, min(until, self._cancellation.due) - now))
+            if self._cancellation.heard():
+                raise _CancelledError
         return True
 
     def _attempt(self) -> tuple[dict[str, Json], float | None]:

@@ -18,13 +18,13 @@ from chalicelib.protocol import Logs
 from runners import results
 from runners.capture import KEPT, Capture, Captured
 from runners.output import SHOWN, printable
+from runners.presigned import post_form
 from runners.redaction import RedactedStream, Redactor
 
 INTERVAL: Final = 0.25  # seconds between two looks at what was written
 PATIENCE: Final = 1.25  # seconds for which it may wait after that: with both and an upload, less than two
 PART: Final = 1024 * 1024  # bytes of a part that grows no more
 LAST_UPLOADS: Final = 20.0  # seconds for what is left when the run is over
-_TIMEOUT: Final = 5.0  # seconds for one upload
 _ATTEMPTS: Final = 2
 _NOT_UPLOADED: Final = "logs not uploaded"  # which costs no run its result, and no other its logs
 
@@ -55,6 +55,7 @@ class LogUpload:
         self._until = until
         self._uploading = threading.Lock()
         self._over = False
+        self.needed = False  # at the end, of however little there is, because the result will not show it
 
     @property
     def parts(self) -> dict[str, int]:
@@ -74,7 +75,7 @@ class LogUpload:
             return  # the bucket is out of reach
         try:
             for stream in self._streams:
-                if stream.parts or stream.total > SHOWN:
+                if stream.parts or stream.total > SHOWN or self.needed:
                     stream.read()
                     stream.close()
                     self._upload(stream)
@@ -214,22 +215,3 @@ def unshown(stdout: Captured, result: Any, redactor: Redactor) -> str | None:
         return None
     text = printable(redactor.text(stdout.head.decode("utf-8", "replace")))
     return None if text == json.dumps(result["data"]) + "\n" else text
-
-
-@cache
-def _pool() -> Any:
-    import urllib3  # comes with botocore; not before there is something to upload
-
-    return urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
-
-
-def post_form(url: str, fields: dict[str, Any]) -> None:
-    """Upload by a presigned form of S3. Raises OSError."""
-    from urllib3.exceptions import HTTPError
-
-    try:
-        answer = _pool().request("POST", url, fields=fields)
-    except HTTPError as error:
-        raise OSError(str(error)) from error
-    if answer.status >= 300:
-        raise OSError(f"upload refused with {answer.status}")

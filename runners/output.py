@@ -39,16 +39,18 @@ def could_not_start(reason: str) -> tuple[Status, Json]:
     return "failed", {"succeeded": False, "error": reason}
 
 
-def cancelled(exit_code: int, duration_ms: int) -> tuple[Status, Json]:
-    """The result of an execution that was stopped on request."""
+def cancelled(exit_code: int | None, duration_ms: int) -> tuple[Status, Json]:
+    """The result of an execution that was stopped on request; without an exit code when it was killed."""
     told = {"succeeded": False, "cancelled": True, "error": "Execution cancelled by user"}
-    return "failed", told | {"exit_code": exit_code, "duration_ms": duration_ms}
+    return "failed", told | {"exit_code": -1 if exit_code is None else exit_code, "duration_ms": duration_ms}
 
 
 def result_of(ended: Ended, output_format: str, timeout: float, redactor: Redactor) -> tuple[Status, Json]:
     """Status and result, with nothing of a secret left in it."""
     if ended.not_started is not None:
         return could_not_start(redactor.text(ended.not_started))
+    if ended.cancelled:
+        return cancelled(ended.exit_code, ended.duration_ms)
     stdout, stderr = _Stream(ended.stdout, redactor), _Stream(ended.stderr, redactor)
     error = _failure(ended, stderr, timeout)
     result: dict[str, Json] = {

@@ -6,6 +6,7 @@ child that could not begin), one clock.
 """
 
 import contextlib
+import math
 import os
 import selectors
 import socket
@@ -20,6 +21,7 @@ from typing import Final
 import msgspec
 
 from runners import zygote
+from runners.cancellation import Cancellation, never
 from runners.capture import Capture, Captured
 from runners.child import FOLDER, UNNAMED
 
@@ -60,6 +62,7 @@ class Ended(msgspec.Struct, kw_only=True, frozen=True):
     exit_code: int | None  # None: ended by `signal`
     signal: int | None = None
     timed_out: bool = False
+    cancelled: bool = False
     disk_full: bool = False  # killed for it
     stdout: Captured
     stderr: Captured
@@ -79,16 +82,23 @@ class Sandbox:
         self._start_zygote()
 
     def run(
-        self, job: Job, stdin: bytes, *, timeout: float, stdout: Capture | None = None, stderr: Capture | None = None
+        self,
+        job: Job,
+        stdin: bytes,
+        *,
+        timeout: float,
+        stdout: Capture | None = None,
+        stderr: Capture | None = None,
+        cancellation: Cancellation | None = None,
     ) -> Ended:
-        """Start the job, wait for its end or ``timeout`` seconds, and clean up behind it.
+        """Start the job, wait for its end, its cancellation or ``timeout`` seconds, and clean up behind it.
 
         Give ``stdout`` and ``stderr`` to look at them from another thread meanwhile. Raises
         :class:`SandboxBrokenError` if the zygote dies. Descendants that are still there when the job's process has
         ended get :data:`LAST_WORDS` seconds to finish their output, and are killed.
         """
         try:
-            run = _Run(self._control, timeout, stdout or Capture(), stderr or Capture())
+            run = _Run(self._control, timeout, stdout or Capture(), stderr or Capture(), cancellation or never())
             return run.carry_out(_encode(job), stdin)
         except (OSError, SandboxBrokenError) as error:
             with contextlib.suppress(OSError):
@@ -148,14 +158,17 @@ def _receive(control: socket.socket) -> tuple[int, int, float, int]:
 class _Run:
     """The loop around one child. Times are of the monotonic clock, in seconds."""
 
-    def __init__(self, control: socket.socket, timeout: float, stdout: Capture, stderr: Capture) -> None:
+    def __init__(
+        self, control: socket.socket, timeout: float, stdout: Capture, stderr: Capture, cancellation: Cancellation
+    ) -> None:
         self._control = control
         self._timeout = timeout
+        self._cancellation = cancellation
         self._selector = selectors.DefaultSelector()
         self._stdout, self._stderr, self._report = stdout, stderr, Capture()
         self._listening = 0  # pipes that have not come to their end
         self._next: tuple[float, Callable[[], None]] | None = None  # what to do when, if nothing happens before
-        self._timed_out = self._disk_full = False
+        self._timed_out = self._cancelled = self._disk_full = False
         self._ended: tuple[int, float, int] | None = None  # wait status, CPU seconds, peak memory
         self._ended_at = 0.0
 
@@ -163,7 +176,7 @@ class _Run:
         started = self._ended_at = time.monotonic()
         with contextlib.closing(self._selector):
             self._start(job, stdin)
-            self._next = (started + self._timeout, self._terminate)
+            self._next = (started + self._timeout, self._time_out)
             while self._ended is None or self._listening:
                 self._step()
             for key in list(self._selector.get_map().values()):
@@ -178,6 +191,7 @@ class _Run:
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             timed_out=self._timed_out,
+            cancelled=self._cancelled,
             disk_full=self._disk_full,
             stdout=self._stdout.captured(),
             stderr=self._stderr.captured(),
@@ -222,13 +236,16 @@ class _Run:
             os.close(writing)
 
     def _step(self) -> None:
-        wait = None if self._next is None else max(0.0, self._next[0] - time.monotonic())
-        ready = self._selector.select(wait)
+        until = min(self._cancellation.due, math.inf if self._next is None else self._next[0])
+        ready = self._selector.select(None if until == math.inf else max(0.0, until - time.monotonic()))
         for key, _ in ready:
             key.data()
         if self._next is not None and time.monotonic() >= self._next[0]:
             due, self._next = self._next[1], None
             due()
+        if self._cancellation.heard():
+            self._cancelled = True
+            self._terminate()
 
     def _listen(self, reading: int, capture: Capture) -> None:
         block = b""
@@ -249,6 +266,7 @@ class _Run:
         what, *usage = _receive(self._control)
         if what == zygote.EXITED:
             self._exited = True
+            self._cancellation.settle()
             self._ended_at = time.monotonic()
             if self._listening:
                 self._next = (self._ended_at + LAST_WORDS, self._end)
@@ -263,8 +281,12 @@ class _Run:
             # everything by, an orphan may hold one open.
             self._next = (time.monotonic() + LAST_WORDS, self._stop_listening)
 
-    def _terminate(self) -> None:
+    def _time_out(self) -> None:
         self._timed_out = True
+        self._terminate()
+
+    def _terminate(self) -> None:
+        self._cancellation.settle()
         self._control.sendall(zygote.TERMINATE)
         self._next = (time.monotonic() + TERMINATION_GRACE, self._kill)
 

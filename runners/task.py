@@ -19,12 +19,12 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from chalicelib.protocol import Run, RunFinished, Task
-from runners import logs, results
+from runners import results
+from runners.cancellation import Cancellation
 from runners.capture import Capture
-from runners.docker import CANCEL_SECONDS, is_cancelled
-from runners.following import Outcome, followed
-from runners.output import cancelled
+from runners.following import followed
 from runners.parameters import document
+from runners.presigned import post_form
 from runners.redaction import Redactor
 from runners.sandbox import Ended
 
@@ -68,18 +68,14 @@ def report() -> None:
     key = base64.urlsafe_b64decode(os.environ.pop("ATTUNE_TASK_KEY"))
     task = msgspec.json.decode(AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], None), type=Task)
     finished = results.encoded(carry_out(task.run))
-    logs.post_form(task.result.url, {**task.result.fields, "file": ("result.json", finished.encode())})
+    post_form(task.result.url, {**task.result.fields, "file": ("result.json", finished.encode())})
 
 
 def carry_out(run: Run) -> RunFinished:
     """Feed and hear the action until its end, its timeout or its cancellation; ending this container ends it."""
     redactor = Redactor([*run.secrets, run.token])
-    began = time.monotonic()
     conversation = _Conversation(run)
-    try:
-        outcome = followed(run, conversation.hold, run.timeout, redactor)
-    except _CancelledError:
-        outcome = Outcome(*cancelled(-1, round((time.monotonic() - began) * 1000)))
+    outcome = followed(run, conversation.hold, run.timeout, redactor)
     return RunFinished(
         tenant=run.tenant,
         execution=run.execution,
@@ -94,17 +90,14 @@ def carry_out(run: Run) -> RunFinished:
     )
 
 
-class _CancelledError(Exception):
-    pass
-
-
 class _Conversation:
     """With the action, through the pipes. Times are of the monotonic clock, in seconds."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._began: float | None = None
-        self._look = time.monotonic() + CANCEL_SECONDS
+        self._cancellation = Cancellation(run.stop_url)
+        self._cancelled = False
         self._until = time.monotonic() + START_SECONDS
 
     @property
@@ -126,7 +119,7 @@ class _Conversation:
             open_streams, silent = set(captures), 0.0
             while open_streams:
                 if self._over(bool(code.captured().total)):
-                    timed_out = not code.captured().total
+                    timed_out = not code.captured().total and not self._cancelled
                     break
                 if self._began is None and (writing := _opened(PIPES / "stdin")) is not None:
                     self._began = time.monotonic()
@@ -149,22 +142,21 @@ class _Conversation:
         now = time.monotonic()
         if has_ended:  # a descendant may hold its streams open for ever
             self._until = min(self._until, now + LAST_WORDS)
-        if now >= self._look:
-            self._look = now + CANCEL_SECONDS
-            if self._run.stop_url and is_cancelled(self._run.stop_url):
-                raise _CancelledError
+        elif self._cancellation.heard():
+            self._cancelled = True
+            return True
         return now >= self._until
 
     def _ended(self, code: bytes, stdout: Capture, stderr: Capture, *, timed_out: bool) -> Ended:
         exit_code = int(code) if code.isdigit() else _KILLED
-        fields: dict[str, Any] = {"timed_out": timed_out}
+        fields: dict[str, Any] = {"timed_out": timed_out, "cancelled": self._cancelled}
         if timed_out and self._began is None:
             fields = {"not_started": f"the container did not start within {START_SECONDS} seconds"}
         elif exit_code == _KILLED and not timed_out and self._run.container:
             memory = self._run.container.memory
             fields["failure"] = f"the container was killed: it may have run out of its {memory} MiB of memory"
         return Ended(
-            exit_code=exit_code,
+            exit_code=None if self._cancelled else exit_code,
             stdout=stdout.captured(),
             stderr=stderr.captured(),
             duration_ms=self.duration_ms,

@@ -1,8 +1,8 @@
 """Cancelling an execution (semantics §2.7): at once while it waits, by way of ``canceling`` once it runs."""
 
 from chalicelib.domain.entities import Execution
-from chalicelib.domain.executions import RUNNING, TERMINAL, WAITING
-from chalicelib.flow import containers
+from chalicelib.domain.executions import CANCELING, RUNNING, TERMINAL, WAITING
+from chalicelib.flow import stopping
 from chalicelib.services import Services
 
 BEFORE_START = "Cancelled by user before execution started"
@@ -24,11 +24,10 @@ def cancel(services: Services, tenant: str, id_: int) -> Execution | None:
     cancelled = activity.transition(id_, from_=WAITING, to="cancelled", result=result, now=now)
     if cancelled is not None:
         return cancelled
-    stopping = activity.transition(id_, from_=RUNNING, to="canceling", now=now)
-    if stopping is not None:
-        containers.stop(services, tenant, stopping)
-        return stopping
-    execution = activity.get_execution(id_)
+    execution = activity.transition(id_, from_=RUNNING, to="canceling", now=now) or activity.get_execution(id_)
+    if execution is not None and execution.status in CANCELING:
+        stopping.stop(services, tenant, execution)  # again, if whoever asked before died before this
+        return execution
     if execution is not None and execution.status in TERMINAL:
         raise NotCancellableError(f"execution {id_} is {execution.status} already")
     return execution

@@ -12,7 +12,7 @@ import msgspec
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, LOST, RUNNING, lost_again
-from chalicelib.flow import containers, environments, sensors
+from chalicelib.flow import environments, sensors, stopping
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.rules import request_for
 from chalicelib.flow.tasks import TENANT_GROUP, forget, result_of
@@ -114,7 +114,7 @@ def finish(services: Services, finished: RunFinished) -> None:
     if report(status=finished.status, from_=RUNNING) is not None:
         return
     if report(status="cancelled", from_=CANCELING) is not None:
-        containers.forget(services, finished.tenant, finished.execution)
+        stopping.forget(services, finished.tenant, finished.execution)
     else:
         logger.warning("result dropped", execution=finished.execution, attempt=finished.attempt, tenant=finished.tenant)
 
@@ -138,8 +138,9 @@ def lost(services: Services, tenant: str, id_: int, attempt: int) -> None:
         if waiting is not None:
             request_again(services, tenant, waiting)
             return
-    if activity.transition(id_, from_=RUNNING, to="abandoned", attempt=attempt, result=LOST, now=now) is None:
-        activity.transition(id_, from_=CANCELING, to="cancelled", attempt=attempt, result=LOST, now=now)
+    end = partial(activity.transition, id_, attempt=attempt, result=LOST, now=now)
+    if end(from_=RUNNING, to="abandoned") is None and end(from_=CANCELING, to="cancelled") is not None:
+        stopping.forget(services, tenant, id_)
 
 
 def request_again(services: Services, tenant: str, execution: Execution, *, delay: int = 0) -> None:

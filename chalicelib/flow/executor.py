@@ -20,6 +20,7 @@ from chalicelib.flow.invoker import RunTooLargeError
 from chalicelib.flow.logs import upload_form
 from chalicelib.flow.rules import seen_by_sender
 from chalicelib.flow.secrets import UnknownKeyError, reveal
+from chalicelib.flow.stopping import stop_url
 from chalicelib.flow.tasks import START_GRACE, NotForTasksError
 from chalicelib.flow.tokens import token_hash
 from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run, SensorDue, Wake
@@ -134,8 +135,9 @@ def _run(
         pack=archive_of(services, snapshot, action),
         libraries=libraries,
         logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution),
+        stop_url=stop_url(services.store.tenant(tenant).blobs, execution),
     )
-    return containers.contained(services, run, execution, action) if run.runner == "container" else run
+    return containers.contained(run, action) if run.runner == "container" else run
 
 
 def _environment(

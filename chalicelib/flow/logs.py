@@ -92,8 +92,9 @@ def _shown(execution: Execution, stream: Stream) -> str | None:
     shown = result.get(stream)
     if isinstance(shown, str):
         return shown
-    # A result without an exit code is of a run whose end nobody saw, and says nothing of what it printed.
-    return "" if stream == "stderr" and "exit_code" in result else None
+    # A result without an exit code is of a run whose end nobody saw, and says nothing of what it printed; nor does that
+    # of one that was stopped.
+    return "" if stream == "stderr" and "exit_code" in result and not result.get("cancelled") else None
 
 
 def _instead(result: Json, stream: Stream) -> str:

@@ -6,8 +6,7 @@ import pytest
 from unit.flow.world import World
 
 from chalicelib.domain.entities import Runtime
-from chalicelib.flow import containers, executor
-from chalicelib.flow.cancel import cancel
+from chalicelib.flow import executor
 from chalicelib.flow.intake import request_execution
 from chalicelib.protocol import Container, Run
 
@@ -56,23 +55,3 @@ def test_an_action_without_an_image_fails_and_says_so(world: World) -> None:
     executor.handle(world.services, [world.requests[-1]])
     execution = world.activity.get_execution(id_)
     assert (execution.status, execution.result["error"]) == ("failed", "action p.contained names no container image")
-
-
-def test_cancelling_leaves_the_mark_that_its_runner_looks_for(world: World) -> None:
-    handed = run(world)
-    mark = f"stops/{handed.execution}"
-    assert handed.stop_url is not None
-    assert mark in handed.stop_url
-    assert not world.store.blobs.exists(mark)
-    stopping = cancel(world.services, world.tenant, handed.execution)
-    assert stopping is not None
-    assert stopping.status == "canceling"
-    assert world.store.blobs.exists(mark)
-
-
-def test_what_runs_in_no_container_has_no_mark(world: World) -> None:
-    execution = request_execution(world.services, world.tenant, world.action, parameters={})
-    executor.handle(world.services, [world.requests[-1]])
-    containers.stop(world.services, world.tenant, execution)
-    assert world.runner.runs[-1].stop_url is None
-    assert not world.store.blobs.exists(f"stops/{execution.id}")

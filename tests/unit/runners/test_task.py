@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from chalicelib.protocol import Container, Logs, Run, RunFinished, Task
-from runners import task
+from runners import cancellation, task
 
 Act = Callable[..., RunFinished]
 
@@ -107,10 +107,10 @@ def test_an_action_that_never_comes_is_a_clear_failure(pipes: Path, monkeypatch:
 
 
 def test_a_cancelled_run_ends_at_once(act: Act, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task, "CANCEL_SECONDS", 0.1)
-    monkeypatch.setattr(task, "is_cancelled", lambda url: url == "https://marks/7")
+    monkeypatch.setattr(cancellation, "FIRST_LOOK", 0.1)
+    monkeypatch.setattr(cancellation, "is_there", lambda url: url == "https://marks/7")
     finished = act("exec sleep 60", stop_url="https://marks/7")
-    assert finished.result["cancelled"] is True
+    assert (finished.result["cancelled"], finished.result["exit_code"]) == (True, -1)
 
 
 class _Bucket(BaseHTTPRequestHandler):
