@@ -61,6 +61,15 @@ class Started:
         return self.enforcement.id
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An execution's transition, before it is written."""
+
+    row: ExecutionRow
+    actions: list[Any]
+    condition: Any
+
+
 Pair = tuple[Enforcement, Execution | None, str]
 
 
@@ -317,17 +326,39 @@ class Activity:
         ``undo_attempt`` takes back a claim that led to no run. A terminal status is never left.
         """
         row = self._tables.executions
+        actions = self._changes(to, result=result, started_at=started_at, workflow_task=workflow_task)
+        if printed is not None:
+            actions.append(row.printed.set(rows.text_of(printed, self.spill)))
+        if undo_attempt:
+            actions.append(row.attempt.add(-1))
+        return self._move(id_, from_, to, now, actions, attempt=attempt, token_hash=token_hash, version=version)
+
+    def moving(
+        self,
+        id_: int,
+        *,
+        from_: Collection[ExecutionStatus],
+        to: ExecutionStatus,
+        now: datetime,
+        result: Json = None,
+        started_at: datetime | None = None,
+        workflow_task: Json = None,
+    ) -> Move:
+        """:meth:`transition` as part of a transaction that somebody else writes."""
+        actions = self._changes(to, result=result, started_at=started_at, workflow_task=workflow_task)
+        return self._moved(id_, from_, to, now, actions)
+
+    def _changes(
+        self, to: ExecutionStatus, *, result: Json, started_at: datetime | None, workflow_task: Json
+    ) -> list[Any]:
+        row = self._tables.executions
         actions: list[Any] = []
         if result is not None:
             actions.append(row.result.set(rows.text_of(result, self.spill)))
-        if printed is not None:
-            actions.append(row.printed.set(rows.text_of(printed, self.spill)))
         if workflow_task is not None:
             actions.append(row.workflow_task.set(rows.text_of(workflow_task, self.spill)))
         if started_at is not None:
             actions.append(row.started.set(row.started | rows.micros(started_at)))
-        if undo_attempt:
-            actions.append(row.attempt.add(-1))
         if to in TERMINAL:
             state = rows.state_of(self._tenant, to)
             actions += [
@@ -339,7 +370,7 @@ class Activity:
             ]
         elif to in WAITING:
             actions += [row.token.remove(), row.deadline.remove()]
-        return self._move(id_, from_, to, now, actions, attempt=attempt, token_hash=token_hash, version=version)
+        return actions
 
     def look_again(self, id_: int, when: datetime) -> None:
         """Have the sweeper look at an open execution at ``when`` instead of now; nothing happens to one that ended."""
@@ -362,21 +393,24 @@ class Activity:
         token_hash: str | None = None,
         version: int | None = None,
     ) -> Execution | None:
-        if not TERMINAL_STATES.isdisjoint(from_):
-            raise ValueError(f"nothing leads out of a terminal status: {sorted(from_)}")
-        model = self._tables.executions
-        condition = model.status.is_in(*from_)
+        move = self._moved(id_, from_, to, now, actions)
+        model, condition = self._tables.executions, move.condition
         if attempt is not None:
             condition &= model.attempt == attempt
         if token_hash is not None:
             condition &= model.token == token_hash
         if version is not None:
             condition &= model.version == version
-        row = model(partition(self._tenant, rows.EXECUTION), id_)
+        return rows.execution_of(move.row, self._blobs.get) if _update(move.row, move.actions, condition) else None
+
+    def _moved(
+        self, id_: int, from_: Collection[ExecutionStatus], to: ExecutionStatus, now: datetime, actions: list[Any]
+    ) -> Move:
+        if not TERMINAL_STATES.isdisjoint(from_):
+            raise ValueError(f"nothing leads out of a terminal status: {sorted(from_)}")
+        model = self._tables.executions
         moved = [model.status.set(to), model.version.add(1), model.updated.set(rows.micros(now)), *actions]
-        if not _update(row, moved, condition):
-            return None
-        return rows.execution_of(row, self._blobs.get)
+        return Move(model(partition(self._tenant, rows.EXECUTION), id_), moved, model.status.is_in(*from_))
 
     def spill(self, content: bytes) -> str:
         """Puts a big value away and names it."""
