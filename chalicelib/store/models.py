@@ -231,6 +231,38 @@ class PollRow(Model):
     by_due = _ByDue()
 
 
+class InquiryRow(Model):
+    """An inquiry (``domain.entities.Inquiry``, the ``body``, or ``@name`` of a blob). ``subject`` is who is asked."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    subject = UnicodeAttribute(attr_name="su", null=True)
+    state = UnicodeAttribute(attr_name="st", null=True)
+    version = IntegerAttribute(attr_name="v", null=True)
+    body = UnicodeAttribute(attr_name="b", null=True)
+
+    by_subject = _BySubject()
+    by_state = _ByState()
+
+
+class AskingRow(Model):
+    """The execution ``id`` has the inquiry ``inquiry``, and no second one. ``due``: when to look at it."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    inquiry = IntegerAttribute(attr_name="q", null=True)
+    due = UnicodeAttribute(attr_name="du", null=True)
+    due_at = IntegerAttribute(attr_name="dt", null=True)
+
+    by_due = _ByDue()
+
+
 class NoteRow(Model):
     """Small facts with an end: answers remembered by idempotency key, and counters."""
 
@@ -254,6 +286,8 @@ class Tables:
     executions: type[ExecutionRow]
     timers: type[TimerRow]
     polls: type[PollRow]
+    inquiries: type[InquiryRow]
+    askings: type[AskingRow]
     notes: type[NoteRow]
 
     @property
@@ -271,6 +305,8 @@ def open_tables(registry: str, activity: str) -> Tables:
         executions=_bind(ExecutionRow, activity),
         timers=_bind(TimerRow, activity),
         polls=_bind(PollRow, activity),
+        inquiries=_bind(InquiryRow, activity),
+        askings=_bind(AskingRow, activity),
         notes=_bind(NoteRow, activity),
     )
 

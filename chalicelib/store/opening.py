@@ -15,6 +15,7 @@ from chalicelib.store import rows
 from chalicelib.store.activity import Activity
 from chalicelib.store.blobs import Blobs, forget_stored
 from chalicelib.store.idempotency import Hits, Idempotency
+from chalicelib.store.inquiries import Inquiries
 from chalicelib.store.listing import Cursors
 from chalicelib.store.models import SEPARATOR, open_tables, partition
 from chalicelib.store.polls import Polls, Refusals
@@ -43,6 +44,7 @@ class TenantStore:
     refusals: Refusals
     token_notes: TokenNotes
 
+    inquiries: Inquiries
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -86,6 +88,7 @@ class Store:
         )
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
+            inquiries=Inquiries(self._tables, blobs, tenant),
         """Have ``listener`` told the tenant whenever this process has changed its registry."""
         self._listeners.append(listener)
 
