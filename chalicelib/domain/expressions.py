@@ -29,7 +29,7 @@ MAX_NESTING = 150  # levels of nodes within nodes; Python's stack takes more
 Functions = Mapping[str, Callable[..., Json]]
 Path = tuple[str | int, ...]
 
-_NO_FUNCTIONS: Final[Functions] = {}
+NO_FUNCTIONS: Final[Functions] = {}
 # What Jinja's lexer would take for something else goes through it as code points that text does not have (see
 # `_KeepsText`): carriage returns, and the shell's `${#name}`, in which it would see a comment begin.
 _CARRIAGE_RETURN: Final = "\ufdd0"
@@ -73,7 +73,7 @@ class Expression:
         self.called = frozenset(compiler.called)
         self.path = path_of(tree) is not None
 
-    def evaluate(self, scope: Mapping[str, Any], functions: Functions = _NO_FUNCTIONS) -> Json:
+    def evaluate(self, scope: Mapping[str, Any], functions: Functions = NO_FUNCTIONS) -> Json:
         """Its value in ``scope``, or :class:`ExpressionError`."""
         value = self.run(Frame(scope, functions, Meter()))
         refuse_secrets(value)

@@ -20,9 +20,11 @@ from jinja2 import nodes
 from chalicelib.domain.caching import compiled_once
 from chalicelib.domain.entities import Event, Json, Pack, Rule
 from chalicelib.domain.expressions import (
+    NO_FUNCTIONS,
     UNEXPECTED,
     Compiler,
     Frame,
+    Functions,
     Node,
     as_written,
     parse_template,
@@ -121,12 +123,11 @@ class _Parts:
     def __init__(self, written: list[Any]) -> None:
         self.parts: list[Part] = []
         for part in written:
-            if type(part) is Secret:
-                self.parts.append(part.source)
-            elif self.parts and type(last := self.parts[-1]) is str:
-                self.parts[-1] = last + part
-            elif part:
-                self.parts.append(part)
+            for each in part.parts if type(part) is Secret else (part,):
+                if type(each) is str and self.parts and type(last := self.parts[-1]) is str:
+                    self.parts[-1] = last + each
+                elif each:
+                    self.parts.append(each)
 
 
 @compiled_once
@@ -168,25 +169,27 @@ def check_templates(value: Json) -> list[str]:
     return problems
 
 
-def render(value: Json, scope: Mapping[str, Any], *, missing: Missing) -> Json:
+def render(value: Json, scope: Mapping[str, Any], *, missing: Missing, functions: Functions = NO_FUNCTIONS) -> Json:
     """``value`` with every template in it evaluated in ``scope``.
 
     ``missing="null"`` makes a plain dotted path that leads nowhere null, as in rules (``semantics.md`` §2.3). Whatever
     else goes wrong is an :class:`ExpressionError`, which names the place.
     """
-    rendering = _Rendering(scope, missing)
+    rendering = _Rendering(scope, missing, functions)
     rendered = rendering.rendered(value)
     if rendering.secrets:
         raise ExpressionError(f"{_place(next(iter(rendering.secrets)))}a secret cannot be used here")
     return rendered
 
 
-def render_with_secrets(value: Json, scope: Mapping[str, Any], *, missing: Missing) -> Rendered:
+def render_with_secrets(
+    value: Json, scope: Mapping[str, Any], *, missing: Missing, functions: Functions = NO_FUNCTIONS
+) -> Rendered:
     """As :func:`render`, but ``{{ keystore.<ref> }}`` and the scope's secrets may be used; they are put in later.
 
     Anything but passing a secret on, whole or inside a text, is an :class:`ExpressionError`.
     """
-    rendering = _Rendering({**scope, "keystore": KEYSTORE_REFERENCES}, missing)
+    rendering = _Rendering({**scope, "keystore": KEYSTORE_REFERENCES}, missing, functions)
     return Rendered(rendering.rendered(value), rendering.secrets)
 
 
@@ -202,6 +205,14 @@ def put_secrets(value: Json, secrets: Mapping[str, Sequence[Part]], read: Callab
             case _:
                 secret = "".join(part if isinstance(part, str) else to_text(read(part), Meter()) for part in parts)
         value = _put(value, _path_of(pointer), secret)
+    return value
+
+
+def hide_secrets(value: Json, secrets: Mapping[str, Sequence[Part]]) -> Json:
+    """``value``, rendered before, with a :class:`~chalicelib.domain.values.Secret` for each secret that it waits for,
+    so that it can be rendered into something else."""
+    for pointer, parts in secrets.items():
+        value = _put(value, _path_of(pointer), Secret(*parts))
     return value
 
 
@@ -273,9 +284,10 @@ def _hide(value: Json, schema: Any, pack_ref: str, path: _Pointer) -> Json:
 class _Rendering:
     """One call of :func:`render`: its frame, what it has passed on, and the secrets that it met."""
 
-    def __init__(self, scope: Mapping[str, Any], missing: Missing) -> None:
+    def __init__(self, scope: Mapping[str, Any], missing: Missing, functions: Functions) -> None:
         self.secrets: dict[str, list[Part]] = {}
         self._scope = scope
+        self._functions = functions
         self._lenient = missing == "null"
         self._meter = Meter()
         self._size = 0
@@ -298,7 +310,9 @@ class _Rendering:
 
     def _string(self, source: str, path: _Pointer) -> Json:
         try:
-            value = compile_template(source).run(Frame(self._scope, {}, self._meter, missing_is_null=self._lenient))
+            value = compile_template(source).run(
+                Frame(self._scope, self._functions, self._meter, missing_is_null=self._lenient)
+            )
             return self._passed_on(value, path)
         except ExpressionError as error:
             raise ExpressionError(f"{_place(pointer_to(*path))}{error}") from None
@@ -321,7 +335,7 @@ class _Rendering:
     def _without_secrets(self, value: Any, path: _Pointer) -> Json:
         match value:
             case Secret():
-                self.secrets[pointer_to(*path)] = [value.source]
+                self.secrets[pointer_to(*path)] = list(value.parts)
                 return dict(REDACTED)
             case _Parts():
                 self.secrets[pointer_to(*path)] = value.parts

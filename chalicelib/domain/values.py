@@ -32,14 +32,15 @@ class MissingError(ExpressionError):
 class Secret:
     """Stands for a value that is put in only just before the run. It can be passed on, and nothing else.
 
-    It is an object of its own and not a text, so nothing that an event brings can be taken for it. ``source`` says
-    where the value is: ``{"key": ref}``, or ``{"pack": ref, "config": where}`` for one of a pack's configuration.
+    It is an object of its own and not a text, so nothing that an event brings can be taken for it. ``parts`` are those
+    of a text, each a string or where a value is: ``{"key": ref}``, ``{"pack": ref, "config": where}`` for one of a
+    pack's configuration, ``{"sealed": ciphertext, "of": ref}`` for a parameter. A lone one stands for the value itself.
     """
 
-    __slots__ = ("source",)
+    __slots__ = ("parts",)
 
-    def __init__(self, **source: str) -> None:
-        self.source: dict[str, str] = source
+    def __init__(self, *parts: str | dict[str, str], **source: str) -> None:
+        self.parts: tuple[str | dict[str, str], ...] = parts or (source,)
 
     def _refuse(self, *_: object) -> Any:
         raise ExpressionError("a secret can be passed on as it is, but not looked at or computed with")

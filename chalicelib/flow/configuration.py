@@ -75,7 +75,7 @@ def _outermost(places: list[str]) -> list[str]:
 
 def _secrets_in(value: Json) -> Iterator[str]:
     if type(value) is Secret:
-        yield value.source["config"]
+        yield from (part["config"] for part in value.parts if isinstance(part, dict))
     elif isinstance(value, dict):
         for inner in value.values():
             yield from _secrets_in(inner)

@@ -7,7 +7,7 @@ than Python's stack takes.
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from chalicelib.domain.workflow.definition import Definition
+from chalicelib.domain.workflow.definition import Definition, Task
 
 
 class Graph:
@@ -18,6 +18,8 @@ class Graph:
     """
 
     def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self._tasks = {task.name: task for task in definition.tasks}
         self._order = {task.name: position for position, task in enumerate(definition.tasks)}
         self._successors: dict[str, tuple[str, ...]] = {}
         inbound: dict[str, set[str]] = {name: set() for name in self._order}
@@ -40,6 +42,13 @@ class Graph:
         for name in self._order:
             first.setdefault(self._components[name], name)
         return tuple(name for component, name in first.items() if component not in entered)
+
+    def task(self, name: str) -> Task:
+        return self._tasks[name]
+
+    def gathered(self, name: str) -> frozenset[str]:
+        """The tasks that a join at ``name`` waits for: those that lead to it, but not around a loop."""
+        return frozenset(source for source in self._inbound[name] if not self.is_back(source, name))
 
     def inbound(self, name: str) -> frozenset[str]:
         """The tasks that lead to ``name``."""
