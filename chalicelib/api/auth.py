@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET
 
 from chalicelib.api import cookies
+from chalicelib.api.attempts import Door
 from chalicelib.api.errors import Forbidden, NotFound, Unauthorized
 from chalicelib.api.routing import PUBLIC, ROUTES, SIGNED_IN, Call
 from chalicelib.api.views import Body, Data, Omittable, View
@@ -130,17 +131,21 @@ def auth_settings(call: Call) -> Data[AuthSettingsResponse]:
     )
 
 
-@ROUTES.post("/auth/login", needs=PUBLIC, body=LoginRequest, returns=Data[TokenResponse], tag="auth", errors=(401, 403))
+@ROUTES.post(
+    "/auth/login", needs=PUBLIC, body=LoginRequest, returns=Data[TokenResponse], tag="auth", errors=(401, 403, 429)
+)
 def login(call: Call) -> Data[TokenResponse]:
-    """Exchange login and password for tokens, which a browser also keeps as cookies."""
+    """Exchange login and password for tokens, which a browser also keeps as cookies. 429: too many attempts."""
     body: LoginRequest = call.body
     tenant = body.tenant or call.tenant
+    door = Door(call, tenant, body.login)
     identity = call.services.store.tenant(tenant).registry.identities.get(body.login)
-    if identity is None:
-        passwords.verify_nobody(body.password)
+    # An identity that is not there takes as long to refuse as a wrong password.
+    password_hash = None if identity is None else identity.password_hash
+    if not passwords.verify_password(password_hash, body.password) or identity is None:
+        door.refused()
         raise Unauthorized(REFUSED)
-    if not passwords.verify_password(identity.password_hash, body.password):
-        raise Unauthorized(REFUSED)
+    door.opened()
     _refuse_frozen(identity)
     return Data(sign_in(call, tenant, identity))
 
@@ -221,7 +226,7 @@ def update_current_user(call: Call) -> Data[CurrentUserResponse]:
     body=ChangePasswordRequest,
     returns=Data[ChangePasswordResponse],
     tag="auth",
-    errors=(404, 409),
+    errors=(404, 409, 429),
 )
 def change_password(call: Call) -> Data[ChangePasswordResponse]:
     """Change one's password. 401: the current one is wrong; 403: the account has none."""
@@ -229,8 +234,11 @@ def change_password(call: Call) -> Data[ChangePasswordResponse]:
     identity = _own_account(call)
     if identity.password_hash is None:
         raise Forbidden("This account does not sign in with a password")
+    door = Door(call, call.tenant, identity.login)
     if not passwords.verify_password(identity.password_hash, body.current_password):
+        door.refused()
         raise Unauthorized("Current password is incorrect")
+    door.opened()
     changed = msgspec.structs.replace(
         identity, password_hash=passwords.hash_password(body.new_password), updated=call.now
     )

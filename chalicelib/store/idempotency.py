@@ -1,5 +1,6 @@
 """Small facts with an end: the answer an idempotency key got, and how often a webhook was hit."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -66,6 +67,20 @@ class Hits:
         """Count one hit on ``key`` from ``source``; returns how many there are in the current ``window`` of seconds.
         Windows follow each other, they do not slide."""
         slot = int((now or datetime.now(UTC)).timestamp()) // window
-        row = self._rows(partition(self._tenant, "hits", fingerprint(key, source, str(slot))), 0)
+        row = self._rows(self._key(key, source, slot), 0)
         row.update(actions=[self._rows.number.add(1), self._rows.expires.set((slot + 2) * window)])
         return row.number or 0
+
+    def counts(self, pairs: Sequence[tuple[str, str]], window: int, *, now: datetime) -> list[int]:
+        """How many hits there are in the current window of each pair of key and source. One call."""
+        slot = int(now.timestamp()) // window
+        keys = [self._key(key, source, slot) for key, source in pairs]
+        found = {row.pk: row.number for row in self._rows.batch_get([(pk, 0) for pk in keys], consistent_read=True)}
+        return [found.get(pk) or 0 for pk in keys]
+
+    def forget(self, key: str, source: str, window: int, *, now: datetime) -> None:
+        """Begin to count anew."""
+        self._rows(self._key(key, source, int(now.timestamp()) // window), 0).delete()
+
+    def _key(self, key: str, source: str, slot: int) -> str:
+        return partition(self._tenant, "hits", fingerprint(key, source, str(slot)))
