@@ -85,10 +85,10 @@ class Store:
             polls=Polls(self._tables, tenant),
             refusals=Refusals(self._tables, tenant),
             token_notes=TokenNotes(self._tables, tenant),
+            inquiries=Inquiries(self._tables, blobs, tenant),
         )
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
-            inquiries=Inquiries(self._tables, blobs, tenant),
         """Have ``listener`` told the tenant whenever this process has changed its registry."""
         self._listeners.append(listener)
 
