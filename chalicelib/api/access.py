@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from chalicelib.api import cookies
 from chalicelib.api.errors import Forbidden, TokenRefused
+from chalicelib.api.holders import identity_of
 from chalicelib.domain.entities import (
     Action,
     Enforcement,
@@ -15,13 +16,14 @@ from chalicelib.domain.entities import (
     Identity,
     Key,
     Pack,
+    PermissionSet,
     Rule,
     Runtime,
     Sensor,
     Trigger,
 )
 from chalicelib.domain.permissions import Access, Context
-from chalicelib.security.access import grants_of, key_context
+from chalicelib.security.access import grants_of, key_context, permission_sets_of
 from chalicelib.security.tokens import Principal, TokenError
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 STANDARD = "standard"  # the pseudo-set that an execution token may name
 Relation = Literal["self", "descendant", "other"]
-COMPONENTS = (Action, Trigger, Sensor, Rule, Runtime)
+COMPONENTS = (Action, Trigger, Sensor, Rule, Runtime, PermissionSet)
 
 
 def principal_of(request: "Request", services: "Services") -> Principal:
@@ -58,13 +60,13 @@ def _token_of(request: "Request", services: "Services") -> str | None:
 def access_of(principal: Principal, services: "Services") -> Access:
     """What the principal may do now: its identity's permission sets, or those its token names.
 
-    Raises TokenRefused when the identity of an access token is gone, Forbidden when it is frozen.
+    Raises TokenRefused when what the token came of is gone, Forbidden when the identity is frozen.
     """
     identity = identity_of(principal, services)
     snapshot = services.snapshots.of(principal.tenant)
     refs = principal.permission_set_refs
     if refs is None:
-        refs = [] if identity is None else [each.permission_set_ref for each in identity.assignments]
+        refs = [] if identity is None else permission_sets_of(snapshot, identity)
     grants = grants_of(snapshot, refs)
     if STANDARD in refs:
         grants += _own_things(principal)
@@ -85,23 +87,6 @@ def _own_things(principal: Principal) -> list[Grant]:
         Grant(resource="keys", actions=["read", "decrypt"], constraints=constraints),
         Grant(resource="artifacts", actions=["read", "create", "update", "delete"], constraints=constraints),
     ]
-
-
-def identity_of(principal: Principal, services: "Services") -> Identity | None:
-    """The identity behind a token; None for sensors and workers, which have none."""
-    identity = services.snapshots.of(principal.tenant).identity(principal.login)
-    if identity is None and principal.token_type == "access":  # noqa: S105
-        # The snapshot may be a second behind a registration.
-        identity = services.store.tenant(principal.tenant).registry.identities.get(principal.login)
-    if identity is not None and identity.id != principal.identity_id:
-        identity = None  # the login was given to somebody else
-    if identity is None:
-        if principal.token_type == "access":  # noqa: S105
-            raise TokenRefused("invalid")
-        return None
-    if identity.frozen:
-        raise Forbidden("Identity is frozen")
-    return identity
 
 
 def pack_ref_of(row: Any) -> str | None:
@@ -135,6 +120,8 @@ def context_of(row: Any, principal: Principal) -> Context:
             owner_identity=row.executor,
             execution_relation=_relation(row, principal),
         )
+    if isinstance(row, Identity):
+        return Context(ref=row.ref, id=row.id, owner_identity=row.id)
     if isinstance(row, Rule):
         return Context(pack_ref=row.pack_ref, ref=row.ref, id=row.id, owner_identity=row.owner_identity)
     ref = getattr(row, "ref", None) or getattr(row, "rule_ref", None) or getattr(row, "trigger_ref", None)

@@ -1,6 +1,8 @@
 """Signing in and one's own account (http-api 1.3). Login names are unique per tenant; a login or registration without
 ``tenant`` means the deployment's default one (README 1)."""
 
+import secrets
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
@@ -9,13 +11,16 @@ from msgspec import UNSET
 from chalicelib.api import cookies
 from chalicelib.api.attempts import Door
 from chalicelib.api.errors import Forbidden, NotFound, Unauthorized
+from chalicelib.api.holders import refuse_frozen
 from chalicelib.api.routing import PUBLIC, ROUTES, SIGNED_IN, Call
 from chalicelib.api.views import Body, Data, Omittable, View
 from chalicelib.domain import refs
-from chalicelib.domain.entities import Identity
+from chalicelib.domain.entities import Identity, IntegrationToken
 from chalicelib.security import passwords
-from chalicelib.security.tokens import ACCESS_LIFE, REFRESH_LIFE, TokenError
+from chalicelib.security.access import permission_sets_of
+from chalicelib.security.tokens import ACCESS_LIFE, REFRESH_LIFE, Principal, TokenError
 from chalicelib.store.registry import Put
+from chalicelib.store.token_notes import RevokedError
 
 Login = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 NewLogin = Annotated[str, msgspec.Meta(min_length=3, max_length=255)]
@@ -146,7 +151,7 @@ def login(call: Call) -> Data[TokenResponse]:
         door.refused()
         raise Unauthorized(REFUSED)
     door.opened()
-    _refuse_frozen(identity)
+    refuse_frozen(identity)
     return Data(sign_in(call, tenant, identity))
 
 
@@ -190,8 +195,8 @@ def refresh_token(call: Call) -> Data[TokenResponse]:
     identity = call.services.store.tenant(principal.tenant).registry.identities.get(principal.login)
     if identity is None or identity.id != principal.identity_id:
         raise Unauthorized("Refresh token invalid")
-    _refuse_frozen(identity)
-    tokens = _tokens(call, principal.tenant, identity, scope=principal.metadata.get("scope"))
+    refuse_frozen(identity)
+    tokens = token_pair(call, principal.tenant, identity, lineage=_successor(call, principal))
     if body is None:
         _keep_in_cookies(call, tokens)
     return Data(tokens)
@@ -248,7 +253,7 @@ def change_password(call: Call) -> Data[ChangePasswordResponse]:
 
 def sign_in(call: Call, tenant: str, identity: Identity) -> TokenResponse:
     """Tokens for ``identity``, who has just proved to be it; a browser keeps them as cookies."""
-    tokens = _tokens(call, tenant, identity, user=UserInfo.of(identity))
+    tokens = token_pair(call, tenant, identity, lineage=Lineage.new(), user=UserInfo.of(identity))
     _keep_in_cookies(call, tokens)
     return tokens
 
@@ -270,13 +275,59 @@ def _refresh_cookie(call: Call) -> str | None:
     return token
 
 
-def _tokens(
-    call: Call, tenant: str, identity: Identity, *, user: Omittable[UserInfo] = UNSET, scope: str | None = None
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a refresh token comes from: number ``generation`` of the ``family`` that a sign-in began, perhaps one with
+    an integration token."""
+
+    family: str
+    generation: int = 0
+    integration_token: IntegrationToken | None = None
+
+    @classmethod
+    def new(cls, integration_token: IntegrationToken | None = None) -> "Lineage":
+        """That of a sign-in."""
+        return cls(secrets.token_urlsafe(12), 0, integration_token)
+
+
+def _successor(call: Call, principal: Principal) -> Lineage:
+    """The lineage of the refresh token that comes after the one that is used here, which is used up by it.
+
+    Raises Unauthorized for one that was used up before: that ends its whole family. So does an integration token that
+    is not valid any more."""
+    family, generation = principal.metadata.get("family"), principal.metadata.get("generation")
+    if not isinstance(family, str) or not isinstance(generation, int):
+        raise Unauthorized("Refresh token invalid")
+    opened = call.services.store.tenant(principal.tenant)
+    token = None
+    if principal.integration_token is not None:
+        token = opened.registry.integration_tokens.by_id(principal.integration_token, own=True)
+        if token is None or not token.active(call.now):
+            raise Unauthorized("Refresh token invalid")
+        opened.token_notes.used(token.id, now=call.now, ip=call.client_ip)
+    try:
+        successor = opened.token_notes.rotate(family, generation, now=call.now, life=REFRESH_LIFE)
+    except RevokedError:
+        raise Unauthorized("Refresh token invalid") from None
+    return Lineage(family, successor, token)
+
+
+def token_pair(
+    call: Call, tenant: str, identity: Identity, *, lineage: Lineage, user: Omittable[UserInfo] = UNSET
 ) -> TokenResponse:
+    """Tokens for ``identity``. Raises Unauthorized for a tenant that is gone, Forbidden for one that is suspended."""
     tokens = call.services.tokens
+    token = lineage.integration_token
     return TokenResponse(
-        access_token=tokens.issue_access(tenant=tenant, identity=identity, now=call.now),
-        refresh_token=tokens.issue_refresh(tenant=tenant, identity=identity, now=call.now, scope=scope),
+        access_token=tokens.issue_access(tenant=tenant, identity=identity, now=call.now, integration_token=token),
+        refresh_token=tokens.issue_refresh(
+            tenant=tenant,
+            identity=identity,
+            now=call.now,
+            family=lineage.family,
+            generation=lineage.generation,
+            integration_token=token,
+        ),
         token_type="Bearer",  # noqa: S106
         expires_in=int(ACCESS_LIFE.total_seconds()),
         user=user,
@@ -288,7 +339,7 @@ def _identity(call: Call) -> Identity:
     identity = call.registry.identities.by_id(call.principal.identity_id)
     if identity is None:
         raise NotFound.of("Identity", call.principal.identity_id)
-    _refuse_frozen(identity)
+    refuse_frozen(identity)
     return identity
 
 
@@ -297,11 +348,6 @@ def _own_account(call: Call) -> Identity:
     if call.principal.token_type != "access":  # noqa: S105
         raise Forbidden("This takes an access token")
     return _identity(call)
-
-
-def _refuse_frozen(identity: Identity) -> None:
-    if identity.frozen:
-        raise Forbidden("Identity is frozen")
 
 
 def _current_user(call: Call, identity: Identity) -> CurrentUserResponse:
@@ -315,5 +361,5 @@ def _current_user(call: Call, identity: Identity) -> CurrentUserResponse:
             EffectivePermissionResponse(resource=resource, actions=actions)
             for resource, actions in call.access.effective().items()
         ],
-        assigned_permission_set_refs=[each.permission_set_ref for each in identity.assignments],
+        assigned_permission_set_refs=permission_sets_of(call.snapshot, identity),
     )

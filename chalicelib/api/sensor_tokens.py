@@ -36,7 +36,8 @@ def create_sensor_token(call: Call) -> Data[SensorTokenResponse]:
         context = Context(pack_ref=trigger.pack_ref, ref=trigger.ref, id=trigger.id)
         if not (call.allows("triggers", "update", context) or call.allows("events", "create", context)):
             raise Forbidden.lacking("events", "create")
-    return Data(_issued(call, body.sensor_ref, body.trigger_types, body.ttl_seconds))
+    by = call.principal.identity_id
+    return Data(_issued(call, body.sensor_ref, body.trigger_types, body.ttl_seconds, issued_by=by))
 
 
 @ROUTES.post(
@@ -60,7 +61,8 @@ def create_sensor_token_internal(call: Call) -> Data[SensorTokenResponse]:
         sensor = call.snapshot.sensor(principal.login)
         if sensor is not None and not sensor.enabled:
             raise Forbidden(f"Sensor '{sensor.ref}' is disabled")
-        return Data(_issued(call, principal.login, body.trigger_types or served, body.ttl_seconds))
+        triggers = body.trigger_types or served
+        return Data(_issued(call, principal.login, triggers, body.ttl_seconds, issued_by=principal.issued_by))
     if body.sensor_ref is None or body.trigger_types is None:
         raise ValidationFailed("'sensor_ref' and 'trigger_types' are required", {"path": "sensor_ref"})
     for ref in body.trigger_types:
@@ -75,7 +77,9 @@ def _trigger(call: Call, ref: str) -> Trigger:
     return trigger
 
 
-def _issued(call: Call, sensor_ref: str, trigger_types: list[str], seconds: int | None) -> SensorTokenResponse:
+def _issued(
+    call: Call, sensor_ref: str, trigger_types: list[str], seconds: int | None, *, issued_by: int | None = None
+) -> SensorTokenResponse:
     sensor = call.registry.sensors.find(refs.component_ref(sensor_ref))
     # Nobody signs in as a sensor: the id only has to be one.
     identity_id = sensor.id if sensor else ids.derive(ids.EPOCH_MS, f"{_NOBODY}/{sensor_ref}")
@@ -87,6 +91,7 @@ def _issued(call: Call, sensor_ref: str, trigger_types: list[str], seconds: int 
         trigger_types=trigger_types,
         now=call.now,
         life=life,
+        issued_by=issued_by,
     )
     return SensorTokenResponse(
         identity_id=identity_id,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from chalicelib.domain.entities import Execution, Identity
+from chalicelib.domain.entities import Execution, Identity, IntegrationToken
 from chalicelib.security.keyring import Keyring
 
 TokenType = Literal["access", "refresh", "sensor", "execution", "worker"]
@@ -20,6 +20,8 @@ SENSOR_LIFE: Final = timedelta(hours=24)
 EXECUTION_LIFE: Final = timedelta(seconds=300)  # for an execution without a timeout of its own
 EXECUTION_GRACE: Final = timedelta(seconds=60)
 DEFAULT_EXECUTOR: Final = 1  # who runs what nobody owns (semantics §2.1)
+
+INTEGRATION_SCOPE: Final = "integration_token"
 
 _ALGORITHM: Final = "HS256"
 _BEARERS: Final[frozenset[str]] = frozenset({"access", "sensor", "execution", "worker"})
@@ -52,6 +54,16 @@ class Principal:
         return self.metadata.get("execution_id")
 
     @property
+    def integration_token(self) -> int | None:
+        """The integration token that was exchanged for this one."""
+        return self.metadata.get("integration_token")
+
+    @property
+    def issued_by(self) -> int | None:
+        """The identity that asked for a sensor's token; None for the platform itself."""
+        return self.metadata.get("issued_by")
+
+    @property
     def served_triggers(self) -> list[str]:
         """The triggers whose events a sensor's token may report; none for any other token."""
         return self.metadata.get("trigger_types") or [] if self.token_type == "sensor" else []  # noqa: S105
@@ -67,12 +79,46 @@ class Tokens:
         self._keyring = keyring
         self._born = born
 
-    def issue_access(self, *, tenant: str, identity: Identity, now: datetime) -> str:
-        return self._issue("access", tenant, identity.id, identity.login, now, ACCESS_LIFE)
+    def issue_access(
+        self, *, tenant: str, identity: Identity, now: datetime, integration_token: IntegrationToken | None = None
+    ) -> str:
+        """``integration_token`` is what was exchanged for it, and no longer lives than that."""
+        return self._issue(
+            "access",
+            tenant,
+            identity.id,
+            identity.login,
+            now,
+            _within(ACCESS_LIFE, integration_token, now),
+            metadata={"integration_token": integration_token.id} if integration_token else None,
+        )
 
-    def issue_refresh(self, *, tenant: str, identity: Identity, now: datetime, scope: str | None = None) -> str:
-        """``scope`` is ``integration_token`` for one that an integration token was exchanged for."""
-        return self._issue("refresh", tenant, identity.id, identity.login, now, REFRESH_LIFE, scope=scope)
+    def issue_refresh(
+        self,
+        *,
+        tenant: str,
+        identity: Identity,
+        now: datetime,
+        family: str,
+        generation: int = 0,
+        integration_token: IntegrationToken | None = None,
+    ) -> str:
+        """Number ``generation`` of the ``family`` that began with a sign-in (``store.token_notes``)."""
+        metadata: dict[str, Any] = {"family": family, "generation": generation}
+        scope = None
+        if integration_token is not None:
+            metadata["integration_token"] = integration_token.id
+            scope = INTEGRATION_SCOPE
+        return self._issue(
+            "refresh",
+            tenant,
+            identity.id,
+            identity.login,
+            now,
+            _within(REFRESH_LIFE, integration_token, now),
+            scope=scope,
+            metadata=metadata,
+        )
 
     def issue_sensor(
         self,
@@ -83,8 +129,12 @@ class Tokens:
         trigger_types: Sequence[str],
         now: datetime,
         life: timedelta = SENSOR_LIFE,
+        issued_by: int | None = None,
     ) -> str:
-        metadata = {"trigger_types": list(trigger_types)}
+        """``issued_by`` is the identity that asked for it, and is answerable for it."""
+        metadata: dict[str, Any] = {"trigger_types": list(trigger_types)}
+        if issued_by is not None:
+            metadata["issued_by"] = issued_by
         return self._issue("sensor", tenant, identity_id, sensor_ref, now, life, metadata=metadata)
 
     def issue_execution(
@@ -180,3 +230,9 @@ class Tokens:
             permission_set_refs=metadata.get("permission_set_refs") if token_type == "execution" else None,  # noqa: S105
             metadata=metadata,
         )
+
+
+def _within(life: timedelta, integration_token: IntegrationToken | None, now: datetime) -> timedelta:
+    if integration_token is None or integration_token.expires_at is None:
+        return life
+    return min(life, integration_token.expires_at - now)

@@ -135,6 +135,16 @@ def test_covers_only_what_it_may_hand_on() -> None:
     assert not narrow.covers([grant("keys", "read")])
     assert not access(grant("keys", "read")).covers([grant("keys", "read", owner="any")])
     assert access(grant("keys", "read")).covers([grant("keys", "read", owner_types=["pack"])])
+    assert access(grant("keys", "read")).covers([grant("keys", "read", owner="self")])
+
+
+def test_a_grant_for_other_attributes_is_not_had_at_all() -> None:
+    red = grant("packs", "read", attributes={"team": "red"})
+    blue = access(red, team="blue")
+    assert not blue.allows("packs", "read")
+    assert blue.effective() == {}
+    assert not blue.covers([red])
+    assert access(red, team="red").covers([red])
 
 
 def test_the_default_sets_name_what_exists() -> None:
@@ -210,15 +220,49 @@ def test_one_more_grant_never_takes_access_away(some: list[Grant], more: list[Gr
         assert access(*some, *more, team="blue").allows(*asked)
 
 
-@given(GRANTS, GRANTS, ASKED)
-def test_what_is_handed_on_allows_nothing_more(mine: list[Grant], handed: list[Grant], asked: Any) -> None:
-    if access(*mine, team="blue").covers(handed) and access(*handed, team="blue").allows(*asked):
-        assert access(*mine, team="blue").allows(*asked)
+@given(GRANTS, GRANTS, ASKED, st.sampled_from(["blue", "red"]))
+def test_what_is_handed_on_allows_nothing_more(mine: list[Grant], handed: list[Grant], asked: Any, team: str) -> None:
+    """Whoever gets it: their attributes open nothing that the giver does not have."""
+    giver = access(*mine, team="blue")
+    if giver.covers(handed) and access(*handed, team=team).allows(*asked):
+        assert giver.allows(*asked)
+
+
+@given(GRANTS, GRANTS, GRANTS)
+def test_what_is_handed_on_and_on_stays_within_the_first(
+    mine: list[Grant], handed: list[Grant], further: list[Grant]
+) -> None:
+    giver = access(*mine, team="blue")
+    if giver.covers(handed) and access(*handed, team="blue").covers(further):
+        assert giver.covers(further)
 
 
 @given(GRANTS)
 def test_what_one_has_one_may_hand_on(mine: list[Grant]) -> None:
-    assert access(*mine).covers(mine)
+    had = [each for each in mine if (each.constraints or {}).get("attributes", {}).get("team", "blue") == "blue"]
+    assert access(*mine, team="blue").covers(had)
+
+
+@given(CONSTRAINTS, CONSTRAINTS, ASKED)
+def test_constraints_are_conjunctive(some: dict[str, Any], more: dict[str, Any], asked: Any) -> None:
+    """A grant with the constraints of two allows what both allow, where they do not speak of the same."""
+    resource, action, context = asked
+    if some.keys() & more.keys() or (resource == "keys" and context.owner_type == "identity"):
+        return
+    both = access(grant(resource, action, **some, **more), team="blue").allows(*asked)
+    each = [access(grant(resource, action, **one), team="blue").allows(*asked) for one in (some, more)]
+    assert both == all(each)
+
+
+@given(CONSTRAINTS, ASKED)
+def test_a_constraint_taken_away_never_takes_access_away(constraints: dict[str, Any], asked: Any) -> None:
+    resource, action, _ = asked
+    if resource == "keys":  # there owner constraints open what is somebody else's
+        return
+    if access(grant(resource, action, **constraints), team="blue").allows(*asked):
+        for name in constraints:
+            fewer = {each: wanted for each, wanted in constraints.items() if each != name}
+            assert access(grant(resource, action, **fewer), team="blue").allows(*asked)
 
 
 @given(GRANTS, ASKED)
