@@ -63,6 +63,7 @@ class ExecutionRequested(msgspec.Struct, kw_only=True, frozen=True, tag_field="k
     action_ref: str
     timeout: int | None = None  # seconds; None: the default
     registry: int = 0
+    seat: bool = False  # it was let through its tenant's gate (store.gates)
 
 
 class Wake(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="wake"):
@@ -123,6 +124,22 @@ class Container(msgspec.Struct, kw_only=True, frozen=True):
     network: bool = False
 
 
+class Upload(msgspec.Struct, kw_only=True, frozen=True):
+    """A form that puts one file of at most ``most`` bytes where the control plane wants it (S3: presigned POST)."""
+
+    url: str
+    fields: dict[str, str]
+    most: int
+
+
+class Artifacts(msgspec.Struct, kw_only=True, frozen=True):
+    """What the executions of one workflow run share: archives to be unpacked one over the other, in this order, and
+    where to put one with what this run has changed (docs/decisions/014-artifacts.md)."""
+
+    archives: list[str]  # presigned URLs of tar.gz files, each of which may be several put together
+    upload: Upload
+
+
 class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"):
     """Executor → runner: all that one attempt needs; the runner reads nothing else of the platform."""
 
@@ -144,6 +161,7 @@ class Run(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="run"
     logs: Logs | None = None
     libraries: Pack | None = None  # the environment built from the pack's manifest
     container: Container | None = None  # with the runner `container`, always
+    artifacts: Artifacts | None = None  # None: the run shares its folder with nobody
     stop_url: str | None = None  # answers 200 once the execution is to be cancelled; None: too short to look
 
 
@@ -176,6 +194,7 @@ class RunFinished(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", t
     duration_ms: int = 0
     log_parts: dict[str, int] = {}  # uploaded per stream; none for a run whose result shows all of its output
     printed: str | None = None  # standard output that the result has only as `data`, unless it is that as JSON's text
+    artifacts: int = 0  # bytes of the archive with what it has changed; none: nothing
 
 
 class Poll(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="poll"):
@@ -202,14 +221,6 @@ class SensorPolled(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", 
     stdout: str = ""  # what it printed besides reports
     stderr: str = ""
     duration_ms: int = 0
-
-
-class Upload(msgspec.Struct, kw_only=True, frozen=True):
-    """A form that puts one file of at most ``most`` bytes where the control plane wants it (S3: presigned POST)."""
-
-    url: str
-    fields: dict[str, str]
-    most: int
 
 
 class Build(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="build"):

@@ -7,7 +7,7 @@ from typing import Final
 from chalicelib.domain.entities import SYSTEM_TENANT
 from chalicelib.domain.executions import TERMINAL
 from chalicelib.flow import intake, packs
-from chalicelib.flow.bootstrap import ensure_administrator
+from chalicelib.flow.bootstrap import ensure_administrator, ensure_platform_administrator, ensure_tenant
 from chalicelib.services import services
 from chalicelib.settings import DEFAULT_TENANT
 
@@ -24,9 +24,11 @@ def prepare(core: Path, administrator: tuple[str, str] | None) -> None:
     there is one of that login. Works on the deployment that the environment names (``ATTUNE_*``)."""
     deployment = services()
     packs.install(deployment, SYSTEM_TENANT, packs.read_directory(core), visibility="standard", force=True, strict=True)
+    ensure_tenant(deployment, DEFAULT_TENANT)
     if administrator:
         login, password = administrator
         ensure_administrator(deployment, tenant=DEFAULT_TENANT, login=login, password=password)
+        ensure_platform_administrator(deployment, login=login)
 
 
 def prove() -> None:

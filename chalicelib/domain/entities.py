@@ -7,7 +7,7 @@ What a client sees is another matter: the views of ``chalicelib.api`` choose and
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -32,6 +32,7 @@ EnvironmentState = Literal["pending", "ready", "failed"]
 RetentionPolicy = Literal["versions", "days", "hours", "minutes"]
 InquiryStatus = Literal["pending", "responded", "timeout", "cancelled"]
 MissedRuns = Literal["skip", "fire_once", "fire_all"]  # what becomes of a timer's firings that were missed (README 8)
+PolicyMethod = Literal["enqueue", "cancel"]
 
 
 class Row(msgspec.Struct, kw_only=True, frozen=True):
@@ -85,6 +86,15 @@ class Pack(Definition, kw_only=True, frozen=True):
         return self.visibility == "standard"
 
 
+class Concurrency(msgspec.Struct, kw_only=True, frozen=True):
+    """At most ``threshold`` executions of an action at a time or, with ``parameters``, as many for each combination of
+    the values of these. What is too much waits its turn, or is cancelled (``semantics.md`` §2.7, the entity Policy)."""
+
+    threshold: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    parameters: Annotated[list[str], msgspec.Meta(max_length=10)] = []
+    method: PolicyMethod = "enqueue"
+
+
 class Action(Definition, kw_only=True, frozen=True):
     pack: int
     pack_ref: str
@@ -113,6 +123,7 @@ class Action(Definition, kw_only=True, frozen=True):
     parameter_format: ParameterFormat = "json"
     output_format: OutputFormat = "text"
     timeout: int | None = None  # seconds; None: the default of 300
+    concurrency: Concurrency | None = None
     content: str | None = None  # the pack archive its file is in; None: `entrypoint` is the code itself
     container: Container | None = None  # of actions that core.container runs
     manifest: str | None = None  # digest of what that archive asks for; None: the runtime's own libraries will do
@@ -379,6 +390,8 @@ class Execution(Row, kw_only=True, frozen=True):
     started_at: datetime | None = None
     deadline: datetime | None = None
     attempt_token: str | None = None  # hash of the one-time token a result must carry
+    gate: int | None = None  # where it holds a slot, or waits for one (domain.admission)
+    seat: bool = False  # it came through its tenant's gate, and gives its seat back when it ends (store.gates)
 
 
 class Escalation(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -235,6 +235,25 @@ class Activity:
         status: ExecutionStatus = row.status  # type: ignore[assignment]  # written by us
         return status
 
+    def open_ids(self, after: int, limit: int) -> list[int]:
+        """The first ids beyond ``after`` of executions that have not ended, as the index knows them."""
+        model = self._tables.executions
+        found = model.by_state.query(
+            rows.state_of(self._tenant, "requested") or "", model.id > after, limit=limit, page_size=limit
+        )
+        return [row.id for row in found]
+
+    def count_open(self, after: int = 0) -> int:
+        """How many executions beyond the id ``after`` have not ended. A call for about ten thousand of them."""
+        model = self._tables.executions
+        return model.by_state.count(rows.state_of(self._tenant, "requested") or "", model.id > after)
+
+    def read(self, ids_: Sequence[int]) -> list[Execution]:
+        """Those of these executions that there are, by id; a hundred in one consistent call."""
+        keys = [(partition(self._tenant, rows.EXECUTION), id_) for id_ in ids_]
+        found = self._tables.executions.batch_get(keys, consistent_read=True)
+        return sorted((rows.execution_of(row, None) for row in found), key=lambda each: each.id)
+
     def _enforcement(self, row: EnforcementRow) -> Enforcement:
         enforcement = rows.enforcement_of(row, self._blobs.get)
         if not row.config and enforcement.status == "processed":
@@ -269,14 +288,17 @@ class Activity:
         deadline: datetime,
         now: datetime,
         from_: Collection[ExecutionStatus] = WAITING,
+        seat: bool = False,
     ) -> Execution | None:
-        """Begin the next attempt of a waiting execution; None when it does not wait (any more)."""
+        """Begin the next attempt of a waiting execution; None when it does not wait (any more). ``seat``: one that came
+        through its tenant's gate."""
         row = self._tables.executions
         actions = [
             row.attempt.add(1),
             row.token.set(token_hash),
             row.deadline.set(rows.micros(deadline)),
             row.started.set(row.started | rows.micros(now)),
+            *([row.seat.set(1)] if seat else ()),
         ]
         return self._move(id_, from_, "running", now, actions)
 

@@ -182,6 +182,7 @@ class ExecutionRow(ActivityRow):
     workflow_task = UnicodeAttribute(attr_name="w", null=True)
     rest = UnicodeAttribute(attr_name="b", null=True)  # what never changes and nobody filters by
     parent = UnicodeAttribute(attr_name="pa", null=True)
+    seat = IntegerAttribute(attr_name="g", null=True)
     state = UnicodeAttribute(attr_name="st", null=True)
     due = UnicodeAttribute(attr_name="du", null=True)
     due_at = IntegerAttribute(attr_name="dt", null=True)
@@ -263,6 +264,25 @@ class AskingRow(Model):
     by_due = _ByDue()
 
 
+class GateRow(Model):
+    """A tenant's gate (``store.gates``), alone in its partition."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    start = IntegerAttribute(attr_name="gs", null=True)
+    admitted = IntegerAttribute(attr_name="ga", null=True)
+    seats = IntegerAttribute(attr_name="gn", null=True)
+    waiting = IntegerAttribute(attr_name="gw", null=True)
+    reason = UnicodeAttribute(attr_name="gr", null=True)
+    due = UnicodeAttribute(attr_name="du", null=True)
+    due_at = IntegerAttribute(attr_name="dt", null=True)
+
+    by_due = _ByDue()
+
+
 class NoteRow(Model):
     """Small facts with an end: answers remembered by idempotency key, and counters."""
 
@@ -288,6 +308,7 @@ class Tables:
     polls: type[PollRow]
     inquiries: type[InquiryRow]
     askings: type[AskingRow]
+    gates: type[GateRow]
     notes: type[NoteRow]
 
     @property
@@ -307,6 +328,7 @@ def open_tables(registry: str, activity: str) -> Tables:
         polls=_bind(PollRow, activity),
         inquiries=_bind(InquiryRow, activity),
         askings=_bind(AskingRow, activity),
+        gates=_bind(GateRow, activity),
         notes=_bind(NoteRow, activity),
     )
 

@@ -14,6 +14,8 @@ from chalicelib.domain.refs import tenant_slug
 from chalicelib.store import rows
 from chalicelib.store.activity import Activity
 from chalicelib.store.blobs import Blobs, forget_stored
+from chalicelib.store.gates import Gates
+from chalicelib.store.gates import gated as gated_tenants
 from chalicelib.store.idempotency import Hits, Idempotency
 from chalicelib.store.inquiries import Inquiries
 from chalicelib.store.listing import Cursors
@@ -21,8 +23,10 @@ from chalicelib.store.models import SEPARATOR, open_tables, partition
 from chalicelib.store.polls import Polls, Refusals
 from chalicelib.store.polls import due as polls_due
 from chalicelib.store.registry import KINDS, Registry, decode, token_partition, webhook_partition
+from chalicelib.store.removal import Removal
 from chalicelib.store.timers import StoredTimer, Timers, stored_timer
 from chalicelib.store.token_notes import TokenNotes
+from chalicelib.store.usage import Usage
 
 D = TypeVar("D", bound=Definition)
 
@@ -42,9 +46,12 @@ class TenantStore:
     timers: Timers
     polls: Polls
     refusals: Refusals
-    token_notes: TokenNotes
-
     inquiries: Inquiries
+    token_notes: TokenNotes
+    removal: Removal
+    usage: Usage
+    gates: Gates
+
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -84,8 +91,11 @@ class Store:
             timers=Timers(self._tables, tenant, activity),
             polls=Polls(self._tables, tenant),
             refusals=Refusals(self._tables, tenant),
-            token_notes=TokenNotes(self._tables, tenant),
             inquiries=Inquiries(self._tables, blobs, tenant),
+            token_notes=TokenNotes(self._tables, tenant),
+            removal=Removal(self._tables, blobs, tenant),
+            usage=Usage(self._tables, tenant),
+            gates=Gates(self._tables, tenant),
         )
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
@@ -105,6 +115,13 @@ class Store:
         """The system's registry has changed, and with it perhaps the tenants."""
         for listener in self._renewals:
             listener()
+
+    def begin(self, tenant: str, version: int) -> None:
+        """Let the registry of a new tenant count its versions from ``version`` on, which no earlier tenant of the slug
+        has come to: caches elsewhere may still hold that one's."""
+        model = self._tables.registry
+        row = model(partition(tenant, "registry"), "version")
+        row.update(actions=[model.version.set(model.version | version)])
 
     # For snapshots
 
@@ -183,3 +200,7 @@ class Store:
     def polls_due(self, now: datetime) -> list[tuple[str, int]]:
         """Tenant and id of every sensor that was to be looked at by ``now``. One call."""
         return list(polls_due(self._tables, now))
+
+    def gated(self) -> list[str]:
+        """The tenants that have a gate (``store.gates``). One call."""
+        return list(gated_tenants(self._tables))

@@ -321,6 +321,8 @@ def group_of(entity: Definition) -> str | None:
         return entity.trigger_ref
     if isinstance(entity, IntegrationToken):
         return str(entity.identity)
+    if isinstance(entity, Tenant):
+        return "deleting" if entity.deleting else None
     if isinstance(entity, Key):
         owners = {
             "system": None,

@@ -228,6 +228,7 @@ def execution_of(row: ExecutionRow, fetch: Fetch | None) -> Execution:
         started_at=moment(row.started) if row.started else None,
         deadline=moment(row.deadline) if row.deadline else None,
         attempt_token=row.token,
+        seat=bool(row.seat),
         **rest,
     )
 
