@@ -381,6 +381,7 @@ class Execution(Row, kw_only=True, frozen=True):
     result: Json = None
     printed: str | None = None  # standard output that `result` has only as a value
     original_execution: int | None = None
+    lane: int | None = None  # where it holds a slot, or waits for one (domain.admission)
     workflow_task: Json = None
     artifact_retention_policy: RetentionPolicy | None = None
     artifact_retention_limit: int | None = None
@@ -390,7 +391,6 @@ class Execution(Row, kw_only=True, frozen=True):
     started_at: datetime | None = None
     deadline: datetime | None = None
     attempt_token: str | None = None  # hash of the one-time token a result must carry
-    gate: int | None = None  # where it holds a slot, or waits for one (domain.admission)
     seat: bool = False  # it came through its tenant's gate, and gives its seat back when it ends (store.gates)
 
 
