@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.client import AttuneClient, Json
-from helpers.polling import wait_for_execution_completion, wait_for_execution_count, wait_for_execution_status
+from helpers.polling import wait_for, wait_for_execution_completion, wait_for_execution_count
 from helpers.stack import ROOT, Stack, free_ports, own_stack
 
 pytestmark = pytest.mark.tier1
@@ -53,11 +53,13 @@ def test_a_function_that_is_changed_finishes_what_it_is_at(
     functions = stack.aws_client("lambda")
     listed = functions.get_paginator("list_functions").paginate().search("Functions[]")
     runner = next(each for each in listed if "Runner" in each["FunctionName"])
-    action = client.create_action(f"{test_pack['ref']}.wait", test_pack["ref"], entrypoint="sleep 2; echo done")
+    action = client.create_action(f"{test_pack['ref']}.wait", test_pack["ref"], entrypoint="date +%s%N; sleep 4")
     running = client.execute(action["ref"])
-    wait_for_execution_status(client, running["id"], "running")
+    log = f"executions/{running['id']}/logs/stdout"
+    began = wait_for(lambda: client.request("GET", log).text.strip(), timeout=30, what="the action to begin")
     functions.update_function_configuration(FunctionName=runner["FunctionName"], MemorySize=runner["MemorySize"])
-    assert wait_for_execution_completion(client, running["id"])["result"]["stdout"] == "done\n"
+    ended = wait_for_execution_completion(client, running["id"])
+    assert ended["result"]["stdout"].strip() == began, "it was not run a second time"
 
 
 def test_a_taken_port_is_one_clear_sentence(tmp_path: Path) -> None:
