@@ -15,6 +15,7 @@ from chalicelib.flow.queues import Queues
 from chalicelib.flow.tasks import Tasks
 from chalicelib.security.encryption import Cipher
 from chalicelib.security.keyring import Keyring
+from chalicelib.security.rates import Rates
 from chalicelib.security.tokens import Tokens
 from chalicelib.settings import Settings, settings_from
 from chalicelib.store.directory import Directory
@@ -45,6 +46,7 @@ class Services:
     tasks: Tasks | None = None  # None: containers run where the other runs do
     clock: Callable[[], datetime] = utc_now
     ids: Sequence = field(default_factory=lambda: Sequence(secrets.randbits(LOW_BITS)))
+    rates: Rates = field(default_factory=Rates)
 
     def new_id(self) -> int:
         """An id drawn now."""

@@ -72,6 +72,7 @@ def target_from(environment: Mapping[str, str], *, slim: bool) -> Target:
     scale = template.Scale(
         consumers=_number(environment, "ATTUNE_CONSUMERS", 2 if emulator else 50),
         runners=0 if emulator else _number(environment, "ATTUNE_RUNNERS", 0),
+        requests=_number(environment, "ATTUNE_REQUESTS", 1000),
     )
     login = environment.get("ATTUNE_ADMIN_LOGIN") or LOCAL_LOGIN
     password = environment.get("ATTUNE_ADMIN_PASSWORD") or (LOCAL_PASSWORD if emulator else "")

@@ -48,13 +48,15 @@ class Code:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much runs at once: batches of one queue (AWS wants 2 to 1000), and actions (0: what the account allows).
+    """How much runs at once: batches of one queue (AWS wants 2 to 1000), actions (0: what the account allows); and
+    how many requests come in.
 
     Not parameters of the stack, because a number that comes through a parameter reaches an emulator as text.
     """
 
     consumers: int = 50
     runners: int = 0
+    requests: int = 1000  # a second, of all clients together; twice as many at once
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def overlay(chalice: Mapping[str, Json], code: Code, scale: Scale) -> dict[str, 
         if resource["Type"] == "AWS::Serverless::Function":
             resources |= _function(logical_id, resource, code, scale)
         elif resource["Type"] == "AWS::Serverless::Api":
-            resources |= _rest_api(resource["Properties"]["DefinitionBody"])
+            resources |= _rest_api(resource["Properties"]["DefinitionBody"], scale)
         elif resource["Type"] != "AWS::IAM::Role":  # Chalice's roles are replaced by ours
             resources[logical_id] = resource
     resources |= deepcopy(tables.RESOURCES)
@@ -557,7 +559,7 @@ def _tasks() -> Resources:
     return {name: {**resource, "Condition": "HasTasks"} for name, resource in resources.items()}
 
 
-def _rest_api(body: Json) -> Resources:
+def _rest_api(body: Json, scale: Scale) -> Resources:
     """Chalice's API as plain resources: SAM's own cannot spell binary types for both AWS and emulators."""
     binary = body.get("x-amazon-apigateway-binary-media-types", [])
     responses = _gateway_responses()
@@ -581,9 +583,32 @@ def _rest_api(body: Json) -> Resources:
         },
         "RestAPIStage": {
             "Type": "AWS::ApiGateway::Stage",
-            "Properties": {"RestApiId": {"Ref": "RestAPI"}, "DeploymentId": {"Ref": deployment}, "StageName": STAGE},
+            "Properties": {
+                "RestApiId": {"Ref": "RestAPI"},
+                "DeploymentId": {"Ref": deployment},
+                "StageName": STAGE,
+                "MethodSettings": _if(  # an emulator reads numbers as text and throttles nothing
+                    "IsEmulator",
+                    _NOTHING,
+                    [
+                        {
+                            "ResourcePath": "/*",
+                            "HttpMethod": "*",
+                            "ThrottlingRateLimit": scale.requests,
+                            "ThrottlingBurstLimit": 2 * scale.requests,
+                        }
+                    ],
+                ),
+            },
         },
     }
+
+
+_GATEWAY_HEADERS: Final[Mapping[str, str]] = {  # as the API's own answers (chalicelib.api.adapter)
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Strict-Transport-Security": "max-age=31536000",
+}
 
 
 def _gateway_responses() -> Resources:
@@ -602,7 +627,10 @@ def _gateway_responses() -> Resources:
             "RestApiId": {"Ref": "RestAPI"},
             "ResponseType": kind,
             "ResponseTemplates": {"application/json": f'{{"error": {message}, "code": "{code}"}}'},
-            "ResponseParameters": {"gatewayresponse.header.Access-Control-Allow-Origin": "'*'"},
+            "ResponseParameters": {
+                f"gatewayresponse.header.{name}": f"'{value}'"
+                for name, value in {"Access-Control-Allow-Origin": "*", **_GATEWAY_HEADERS}.items()
+            },
         }
         if status:
             properties["StatusCode"] = str(status)

@@ -47,7 +47,9 @@ from chalicelib.api.errors import (
     BadRequest,
     Conflict,
     Forbidden,
+    HeadersTooLarge,
     PayloadTooLarge,
+    TooMany,
     Unprocessable,
     UnsupportedMediaType,
     ValidationFailed,
@@ -67,6 +69,7 @@ from chalicelib.services import services as process_services
 from chalicelib.store.registry import Conflict as StoreConflict
 
 MAX_BODY = 10 * 1024 * 1024  # http-api 1.1; API Gateway's own cap too
+MAX_HEADERS = 10_240  # API Gateway's own bound, for where there is none
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PREFIXES = ("/", "/{proxy+}")
 BINARY_TYPES = ("multipart/form-data", "application/octet-stream", "application/gzip")
@@ -103,6 +106,8 @@ def handle(request: Request, services: Services) -> Response:
 
 
 def _answer(request: Request, services: Services, trace: dict[str, Any]) -> Response:
+    if sum(len(name) + len(value) for name, value in request.headers.items()) > MAX_HEADERS:
+        raise HeadersTooLarge(f"Headers exceed {MAX_HEADERS} bytes")
     route, arguments = ROUTES.find("GET" if request.method == "HEAD" else request.method, request.path)
     trace["route"] = route.path  # not the path itself: a webhook's holds its key
     principal, allowed = _admit(route.needs, request, services)
@@ -131,6 +136,8 @@ def _admit(needs: Requirement, request: Request, services: Services) -> tuple[Pr
     if not needs.signed_in:
         return None, None
     principal = access.principal_of(request, services)
+    if seconds := services.rates.wait((principal.tenant, principal.login)):
+        raise TooMany("Too many requests", seconds)
     allowed = access.access_of(principal, services)
     if needs.resource is not None and needs.action is not None and not allowed.allows(needs.resource, needs.action):
         raise Forbidden.lacking(needs.resource, needs.action)

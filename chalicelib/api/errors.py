@@ -100,6 +100,11 @@ class PayloadTooLarge(ApiError):
     code = "PAYLOAD_TOO_LARGE"
 
 
+class HeadersTooLarge(ApiError):
+    status = 431
+    code = "REQUEST_HEADER_FIELDS_TOO_LARGE"
+
+
 class UnsupportedMediaType(ApiError):
     status = 415
     code = "UNSUPPORTED_MEDIA_TYPE"

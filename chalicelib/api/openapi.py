@@ -178,7 +178,7 @@ def _responses(route: Route, schema_of: dict[str, Schema]) -> Schema:
         success["content"] = {"application/json": {"schema": schema}}
     errors = set(route.errors)
     if route.needs.signed_in:
-        errors |= {401, 403}
+        errors |= {401, 403, 429}
     if route.query is not None or route.parameters:
         errors.add(400)
     if route.body is not None or route.multipart:

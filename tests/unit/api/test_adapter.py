@@ -11,6 +11,7 @@ from chalicelib.api.errors import Forbidden, TooMany
 from chalicelib.api.routing import PUBLIC, SIGNED_IN, Call, Routes, grant
 from chalicelib.api.views import Body, Data, Query, Raw
 from chalicelib.domain.refs import RefError
+from chalicelib.security.rates import Rates
 from chalicelib.store.registry import Conflict
 
 FIELD = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
@@ -305,3 +306,16 @@ def test_preflights(api):
     assert answer.headers["Access-Control-Allow-Methods"] == "POST"
     assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
     assert api.request("OPTIONS", "/nowhere").status == 404
+
+
+def test_a_client_that_runs_wild_is_slowed_down_and_others_are_not(api):
+    api.services = dataclasses.replace(api.services, rates=Rates(lambda: 0.0, rate=0.5, burst=3))
+    assert [api.get("/who").status for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert api.get("/who").headers["Retry-After"] == "2"
+    assert api.as_role("core.viewer").get("/who").status == 200
+
+
+def test_headers_have_a_bound(api):
+    assert api.get("/who", headers={"x-long": "x" * 9_000}).status == 200
+    answer = api.get("/who", headers={"x-long": "x" * 11_000})
+    assert (answer.status, answer.json["code"]) == (431, "REQUEST_HEADER_FIELDS_TOO_LARGE")

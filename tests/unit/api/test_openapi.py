@@ -59,7 +59,7 @@ def test_a_body_is_described_as_it_is_checked(document):
     schema = document["components"]["schemas"]["CreateKeyRequest"]
     assert schema["required"] == ["owner_type", "name", "value"]
     assert schema["properties"]["name"] == {"type": "string", "minLength": 1, "maxLength": 255}
-    assert {"201", "400", "401", "403", "409", "413", "415", "422"} == set(operation["responses"])
+    assert {"201", "400", "401", "403", "409", "413", "415", "422", "429"} == set(operation["responses"])
 
 
 def test_queries_are_parameters_and_not_schemas(document):
