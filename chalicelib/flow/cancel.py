@@ -2,7 +2,8 @@
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, RUNNING, TERMINAL, WAITING
-from chalicelib.flow import stopping
+from chalicelib.domain.inquiries import ASK
+from chalicelib.flow import inquiries, stopping
 from chalicelib.services import Services
 
 BEFORE_START = "Cancelled by user before execution started"
@@ -23,9 +24,16 @@ def cancel(services: Services, tenant: str, id_: int) -> Execution | None:
     result = {"succeeded": False, "error": BEFORE_START}
     cancelled = activity.transition(id_, from_=WAITING, to="cancelled", result=result, now=now)
     if cancelled is not None:
+        endings.ended(services, tenant, [cancelled])
         return cancelled
+    if workflows.is_run(services, tenant, id_):
+        endings.carry_out(services, tenant, workflows.cancel(services, tenant, id_))
+        execution = activity.get_execution(id_)
+        return execution
     execution = activity.transition(id_, from_=RUNNING, to="canceling", now=now) or activity.get_execution(id_)
     if execution is not None and execution.status in CANCELING:
+        if execution.action_ref == ASK:
+            return inquiries.cancel(services, tenant, execution)
         stopping.stop(services, tenant, execution)  # again, if whoever asked before died before this
         return execution
     if execution is not None and execution.status in TERMINAL:

@@ -12,7 +12,7 @@ import msgspec
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, LOST, RUNNING, lost_again
-from chalicelib.flow import environments, sensors, stopping
+from chalicelib.flow import environments, inquiries, sensors, stopping
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.rules import request_for
 from chalicelib.flow.tasks import TENANT_GROUP, forget, result_of
@@ -111,7 +111,9 @@ def finish(services: Services, finished: RunFinished) -> None:
         printed=finished.printed,
         now=services.clock(),
     )
-    if report(status=finished.status, from_=RUNNING) is not None:
+    ended = report(status=finished.status, from_=RUNNING)
+    if ended is not None:
+        inquiries.raised_by(services, finished.tenant, ended)
         return
     if report(status="cancelled", from_=CANCELING) is not None:
         stopping.forget(services, finished.tenant, finished.execution)

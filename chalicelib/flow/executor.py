@@ -9,10 +9,11 @@ import msgspec
 
 from chalicelib.domain.entities import Action, Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
+from chalicelib.domain.inquiries import ASK
 from chalicelib.domain.parameters import secret_names
 from chalicelib.domain.runtimes import CONTAINER, HTTP, NATIVE, RUNNERS
 from chalicelib.domain.templates import REDACTED
-from chalicelib.flow import containers, environments, sensors, sweeper
+from chalicelib.flow import containers, environments, inquiries, sensors, sweeper
 from chalicelib.flow.archives import archive_of
 from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.environments import EnvironmentFailedError, EnvironmentPendingError
@@ -58,6 +59,9 @@ def _start(services: Services, message: ExecutionRequested) -> None:
         activity.transition(
             message.id, from_=WAITING, to="failed", result=_cannot_run(message.action_ref, action), now=now
         )
+        return
+    if action.runtime_ref == NATIVE and action.ref == ASK:
+        inquiries.ask(services, snapshot, message)
         return
     if action.runtime_ref == NATIVE:
         done = {"succeeded": True, "exit_code": 0, "duration_ms": 0}

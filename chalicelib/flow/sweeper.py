@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from chalicelib.domain.executions import WAITING
+from chalicelib.flow import inquiries
 from chalicelib.flow.conductor import lost, request_again
 from chalicelib.log import logger
 from chalicelib.services import Services
@@ -36,6 +37,7 @@ def look_at(services: Services, tenant: str, id_: int, now: datetime) -> None:
     execution = activity.get_execution(id_)
     if execution is None:
         return
+    inquiries.look_at(services, tenant, execution, now)
     if execution.status in WAITING:
         logger.warning("execution still waiting, requested again", tenant=tenant, execution=id_)
         request_again(services, tenant, execution)

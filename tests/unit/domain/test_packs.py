@@ -350,7 +350,7 @@ def test_the_core_pack_has_no_flaw() -> None:
     source = core()
     assert source.warnings == []
     assert {component.ref for component in source.components if component.type is Action} == {
-        "core.echo", "core.noop", "core.sleep", "core.fail", "core.http_request",
+        "core.ask", "core.echo", "core.noop", "core.sleep", "core.fail", "core.http_request",
     }  # fmt: skip
     assert {component.ref for component in source.components if component.type is Trigger} == {
         "core.alert", "core.intervaltimer", "core.crontimer", "core.datetimetimer", "core.rruletimer",
