@@ -32,6 +32,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 REGION: Final = "us-east-1"
 _USUAL_PORT: Final = "4566"  # the emulator's own default
 _SAVE_SECONDS: Final = 60  # for a snapshot
+_FINISH_SECONDS: Final = 5  # for the messages that functions are at
 _EXECUTION_PLANE: Final = "runners."  # what the handlers of functions that run tenants' code begin with
 _ASYNCHRONOUS: contextvars.ContextVar[bool] = contextvars.ContextVar("asynchronous", default=False)
 
@@ -261,6 +262,17 @@ class Emulator:
             save_all(app._build_persistence_save_dict())
         finally:
             os._exit(0)
+
+    def finish(self) -> None:
+        """Hands functions no more messages, and waits for those that they have: what is cut off in the middle comes
+        again only after its visibility timeout, too late for a timer."""
+        from ministack.services import lambda_svc
+
+        lambda_svc._poll_sqs = lambda: False
+        deadline = time.monotonic() + _FINISH_SECONDS
+        time.sleep(0.05)  # a look at the queues that has begun ends
+        while lambda_svc._esm_inflight and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def stop_functions(self) -> None:
         """Ends the functions' processes and removes their working folders."""

@@ -295,6 +295,7 @@ async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyn
             print(f"ready {place.url}", flush=True)
             await _until_stopped(server, stop, embedded.save)
         _say("stopping")
+        await asyncio.to_thread(embedded.finish)
     embedded.stop_functions()
 
 

@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime, timedelta
 
+from chalicelib.domain import ids
 from helpers.client import AttuneClient, Json
 from helpers.polling import wait_for_execution_count
 
@@ -26,6 +27,16 @@ def firings(client: AttuneClient, rule: dict[str, Json]) -> list[dict[str, Json]
     """The events of a timer's rule, oldest first."""
     events = [each for each in client.list_events(trigger_ref=rule["trigger_ref"]) if each["rule_ref"] == rule["ref"]]
     return sorted(events, key=lambda event: str(event["created"]))
+
+
+def due_second(event: dict[str, Json]) -> int:
+    """When a timer's event was due, in seconds since the epoch: its id is made of that (``store.timers.Shot``)."""
+    return ids.milliseconds_of(int(event["id"])) // 1000
+
+
+def late_by(event: dict[str, Json]) -> float:
+    """Seconds by which a timer's event came after its time."""
+    return datetime.fromisoformat(str(event["created"])).timestamp() - due_second(event)
 
 
 def execution_count(client: AttuneClient, rule: dict[str, Json]) -> int:
