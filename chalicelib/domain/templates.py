@@ -73,9 +73,10 @@ class Rendered:
 
 
 class Template:
-    """A compiled string. ``names`` are the variables it reads; ``kind`` says what it renders to."""
+    """A compiled string. ``names`` are the variables it reads, ``called`` the functions it calls that are not built in;
+    ``kind`` says what it renders to."""
 
-    __slots__ = ("_body", "_node", "kind", "names", "source")
+    __slots__ = ("_body", "_node", "called", "kind", "names", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -91,6 +92,7 @@ class Template:
                 self.kind = "text"
                 self._body = compiler.statements(body)
         self.names = frozenset(compiler.names)
+        self.called = frozenset(compiler.called)
 
     def run(self, frame: Frame) -> Any:
         """Its value; for a text with secrets in it, a :class:`_Parts`."""
