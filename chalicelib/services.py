@@ -11,6 +11,7 @@ from functools import lru_cache
 from chalicelib import clients
 from chalicelib.domain.ids import LOW_BITS, Sequence
 from chalicelib.flow.invoker import Invoker
+from chalicelib.flow.pace import Pace
 from chalicelib.flow.queues import Queues
 from chalicelib.flow.tasks import Tasks
 from chalicelib.security.encryption import Cipher
@@ -19,6 +20,7 @@ from chalicelib.security.rates import Rates
 from chalicelib.security.tokens import Tokens
 from chalicelib.settings import Settings, settings_from
 from chalicelib.store.directory import Directory
+from chalicelib.store.gates import KnownGates
 from chalicelib.store.liveness import Liveness
 from chalicelib.store.opening import Store
 from chalicelib.store.snapshot import Snapshots
@@ -41,6 +43,8 @@ class Services:
     keyring: Keyring
     cipher: Cipher
     tokens: Tokens
+    pace: Pace
+    gates: KnownGates
     queues: Queues
     invoker: Invoker
     tasks: Tasks | None = None  # None: containers run where the other runs do
@@ -67,6 +71,7 @@ def open_services(settings: Settings) -> Services:
     keyring = Keyring(clients.secretsmanager, settings.secret)
     cipher = Cipher(store, keyring)
     store.on_renewal(cipher.forget)
+    store.limit(tenants.quotas)
     return Services(
         settings=settings,
         store=store,
@@ -76,6 +81,8 @@ def open_services(settings: Settings) -> Services:
         keyring=keyring,
         cipher=cipher,
         tokens=Tokens(keyring, tenants.born),
+        pace=Pace(store),
+        gates=KnownGates(),
         queues=Queues(clients.sqs, events_url=settings.events_queue, executions_url=settings.executions_queue),
         invoker=Invoker(clients.lambda_, function=settings.runner_function, isolated=settings.tenant_isolation),
         tasks=Tasks(clients.ecs, settings.tasks) if settings.tasks else None,

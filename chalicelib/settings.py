@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     tenant_isolation: bool = False  # Lambda's tenant isolation mode for the runner
     packs_dir: str | None = None  # where POST /packs/register may read; unset: the route is refused
     tasks: TaskSettings | None = None  # None: containers run where the other runs do
+    tenant_share: int | None = None  # executions of one tenant that may run at once, whatever its quota; None: as many
     default_tenant: str = DEFAULT_TENANT
     cors_origins: frozenset[str] = frozenset()  # whose pages may call the API from a browser
 
@@ -55,6 +56,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         self_registration=environment.get("ATTUNE_SELF_REGISTRATION") == "on",
         tenant_isolation=environment.get("ATTUNE_TENANT_ISOLATION") == "on",
         packs_dir=environment.get("ATTUNE_PACKS_DIR"),
+        tenant_share=int(environment.get("ATTUNE_TENANT_SHARE") or 0) or None,
         tasks=_task_settings(environment) if environment.get("ATTUNE_TASK_CLUSTER") else None,
         cors_origins=frozenset(_listed(environment, "ATTUNE_CORS_ORIGINS")),
     )

@@ -39,6 +39,7 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     sensor_tokens,
     sensors,
     sessions,
+    tenants,
     triggers,
     webhooks,
 )
@@ -59,6 +60,7 @@ from chalicelib.api.views import Raw, query_of
 from chalicelib.domain.criteria import CriteriaError
 from chalicelib.domain.expressions import ExpressionError
 from chalicelib.domain.permissions import Access
+from chalicelib.domain.quotas import QuotaExceededError
 from chalicelib.domain.refs import RefError
 from chalicelib.domain.schemas import SchemaError
 from chalicelib.flow.intake import PayloadRefusedError
@@ -237,6 +239,8 @@ def _refusal(error: Exception) -> ApiError:
         return error
     if isinstance(error, StoreConflict):
         return Conflict(str(error))
+    if isinstance(error, QuotaExceededError):
+        return TooMany(str(error), retry_after=error.retry_after)
     if isinstance(error, PayloadRefusedError):
         return Unprocessable(str(error), details={"path": "payload", "violations": error.violations})
     if isinstance(error, (RefError, SchemaError, CriteriaError, ExpressionError)):

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from chalicelib.api.access import SUSPENDED, standing_of
 from chalicelib.api.answers import Spread
 from chalicelib.api.errors import ApiError, BadRequest, Forbidden, NotFound, TooMany, Unauthorized, Unprocessable
 from chalicelib.api.routing import PUBLIC, ROUTES, Call, grant
@@ -182,6 +183,11 @@ def _addressed(call: Call, key: str) -> tuple[str, Trigger]:
         trigger = services.store.tenant(target[0]).registry.triggers.get(target[1]) if target else None
     if target is None or trigger is None or trigger.webhook_key != key:
         raise NotFound("Invalid webhook key")
+    match standing_of(target[0], services):
+        case "gone":
+            raise NotFound("Invalid webhook key")
+        case "suspended":
+            raise Forbidden(SUSPENDED)
     return target[0], trigger
 
 

@@ -127,10 +127,15 @@ def handle(services: Services, messages: Sequence[EventAccepted]) -> list[int]:
 def _process(services: Services, tenant: str, messages: Sequence[EventAccepted]) -> None:
     now = services.clock()
     snapshot = seen_by_sender(services, tenant, max(messages, key=lambda message: message.registry), now)
+    messages = _of_this_tenant(services, tenant, messages)
+    if not messages:
+        return
     activity = services.store.tenant(tenant).activity
     events = activity.record_events(
         [(_event(services, tenant, snapshot, message), message.key) for message in messages]
     )
+    if not services.tenants.is_open(tenant, default=services.settings.default_tenant):
+        return  # suspended: what happens is written down, and nothing follows from it
     pairs = []
     for event in events:
         for rule in rules_of(snapshot, event):
@@ -145,6 +150,14 @@ def _process(services: Services, tenant: str, messages: Sequence[EventAccepted])
     requested = [execution for execution in started if execution.status == "requested"]
     if requested:
         services.queues.executions_requested([request_for(tenant, each, snapshot.version) for each in requested])
+
+
+def _of_this_tenant(services: Services, tenant: str, messages: Sequence[EventAccepted]) -> Sequence[EventAccepted]:
+    """The messages without those of an earlier tenant of the same slug; none when the tenant is gone."""
+    if services.tenants.standing(tenant, default=services.settings.default_tenant) == "gone":
+        return ()
+    record = services.tenants.record(tenant) if tenant != services.settings.default_tenant else None
+    return messages if record is None else [message for message in messages if message.id >= record.id]
 
 
 def _event(services: Services, tenant: str, snapshot: Snapshot, message: EventAccepted) -> Event:
@@ -179,12 +192,13 @@ def seen_by_sender(
     return services.snapshots.of(tenant, at_least=message.registry, age=age)
 
 
-def request_for(tenant: str, execution: Execution, registry: int) -> ExecutionRequested:
-    """The message that asks the executor to run ``execution``."""
+def request_for(tenant: str, execution: Execution, registry: int, *, seat: bool = False) -> ExecutionRequested:
+    """The message that asks the executor to run ``execution``. ``seat``: it has been let through its tenant's gate."""
     return ExecutionRequested(
         tenant=tenant,
         id=execution.id,
         action_ref=execution.action_ref,
         timeout=execution.timeout,
         registry=registry,
+        seat=seat or execution.seat,
     )

@@ -108,6 +108,8 @@ def _try_start(services: Services, message: SensorDue) -> bool:
         services.queues.sensor_due(message, delay=min(delay, sensors.MAX_DELAY))
         return True
     snapshot = services.snapshots.of(tenant, at_least=process.armed)
+    if not services.tenants.is_open(tenant, default=services.settings.default_tenant):
+        return True  # the tick sends it again
     sensor = snapshot.sensor(message.ref)
     if sensor is None or sensor.id != message.id:
         polls.delete(message.id)

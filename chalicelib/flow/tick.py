@@ -1,6 +1,6 @@
 """The tick: the one schedule of the platform, once a minute (design §5)."""
 
-from chalicelib.flow import sensors, timers
+from chalicelib.flow import gates, sensors, tenants, timers
 from chalicelib.flow.sweeper import sweep
 from chalicelib.log import logger
 from chalicelib.services import Services
@@ -13,4 +13,9 @@ def handle(services: Services) -> None:
     # Timers first: the sweeper may have much to make up for, and they have their time.
     sent = timers.look_at(services, due.timers, now)
     polls = sensors.watch(services, now)
-    logger.info("tick", timers=len(due.timers), sent=sent, polls=polls, looked_at=sweep(services, due.executions, now))
+    looked_at = sweep(services, due.executions, now)
+    held = gates.settle(services)
+    gone = tenants.remove_some(services)
+    logger.info(
+        "tick", timers=len(due.timers), sent=sent, polls=polls, looked_at=looked_at, gates=held, tenants_removed=gone
+    )

@@ -187,6 +187,8 @@ def handle(services: Services, messages: Sequence[TimersDue], pause: Callable[[f
 def _fire(services: Services, tenant: str, messages: Sequence[TimersDue]) -> None:
     now = services.clock()
     snapshot = services.snapshots.of(tenant, at_least=max(message.registry for message in messages))
+    if not services.tenants.is_open(tenant, default=services.settings.default_tenant):
+        return  # the rules' policies for missed runs say what becomes of them when the tenant is resumed
     firings = [firing for message in messages for firing in message.firings]
     rules = snapshot.rules_named([firing.rule_ref for firing in firings])
     shots = []

@@ -7,13 +7,17 @@ ended.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pynamodb.exceptions import DeleteError, UpdateError
 
 from chalicelib.store import rows
 from chalicelib.store.models import SEPARATOR, GateRow, Tables, partition
+
+FREE_STARTS: Final = 25  # of a tenant, in a process, before it looks again
+FREE_FOR: Final = timedelta(seconds=30)  # or after this time
+LOOK_EVERY: Final = timedelta(seconds=1)  # at a gate that stands
 
 DUE: Final = "gates"  # all gates of the deployment, in one partition of the index: few are ever there
 
@@ -27,6 +31,30 @@ class Gate:
     seats: int
     reason: str
     waiting: int = 0
+
+
+@dataclass(slots=True)
+class Known:
+    """What a process knows of a tenant: ``left`` starts are free until a time; or there is a gate, as it was when
+    somebody ``looked``."""
+
+    left: int
+    until: datetime
+    gate: Gate | None = None
+    looked: datetime | None = None
+
+
+class KnownGates:
+    """What a process knows of the tenants whose executions it starts."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Known] = {}
+
+    def of(self, tenant: str, now: datetime) -> Known:
+        known = self._known.get(tenant)
+        if known is None:
+            known = self._known[tenant] = Known(FREE_STARTS, now + FREE_FOR)
+        return known
 
 
 class Gates:

@@ -10,6 +10,7 @@ import msgspec
 from pynamodb.exceptions import PutError
 
 from chalicelib.domain.entities import SYSTEM_TENANT, Definition
+from chalicelib.domain.quotas import Quotas
 from chalicelib.domain.refs import tenant_slug
 from chalicelib.store import rows
 from chalicelib.store.activity import Activity
@@ -75,6 +76,7 @@ class Store:
     def tenant(self, tenant: str) -> TenantStore:
         """What ``tenant`` has stored. Raises ValueError for a name that could not be a tenant's slug."""
         return self._opened(tenant)
+        self._quotas: Callable[[str], Quotas] = lambda _: Quotas()
 
     def _open(self, tenant: str) -> TenantStore:
         tenant_slug(tenant)
@@ -83,7 +85,7 @@ class Store:
         activity = Activity(self._tables, blobs, tenant, idempotency, self._cursors)
         return TenantStore(
             tenant=tenant,
-            registry=Registry(self._tables, partial(Blobs, self._bucket), tenant, self._committed),
+            registry=Registry(self._tables, partial(Blobs, self._bucket), tenant, self._committed, self._quotas_of),
             activity=activity,
             blobs=blobs,
             idempotency=idempotency,
@@ -115,6 +117,13 @@ class Store:
         """The system's registry has changed, and with it perhaps the tenants."""
         for listener in self._renewals:
             listener()
+    def limit(self, quotas: Callable[[str], Quotas]) -> None:
+        """Hold what tenants define against ``quotas`` from now on, instead of the defaults."""
+        self._quotas = quotas
+
+    def _quotas_of(self, tenant: str) -> Quotas:
+        return self._quotas(tenant)
+
 
     def begin(self, tenant: str, version: int) -> None:
         """Let the registry of a new tenant count its versions from ``version`` on, which no earlier tenant of the slug

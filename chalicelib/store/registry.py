@@ -5,8 +5,10 @@ Every change of a tenant's registry bumps its version in the same transaction, w
 """
 
 import builtins
+import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,6 +38,7 @@ from chalicelib.domain.entities import (
     Trigger,
     WorkflowDefinition,
 )
+from chalicelib.domain.quotas import COUNTED, QuotaExceededError, Quotas
 from chalicelib.store.blobs import Blobs
 from chalicelib.store.models import RegistryRow, Tables, partition
 from chalicelib.store.timers import Arm, Disarm, arming, timer_row
@@ -64,6 +67,8 @@ _ATOMIC: Final = 99  # DynamoDB: 100 items in a transaction, one of them the ver
 _ATOMIC_BYTES: Final = 3_500_000  # DynamoDB: 4 MB in a transaction
 # DynamoDB: 400 KB an item together with its copy in a local index. Bodies beyond this are blobs.
 _BODY_BYTES: Final = 150_000
+_COUNT_SECONDS: Final = 60.0  # that a count of definitions is good for
+_RETRY_SECONDS: Final = 3600  # somebody has to delete something, or be given more
 _TRIES: Final = 10  # a busy tenant's writers meet at its version row
 
 
@@ -147,6 +152,10 @@ class Repository(Generic[D]):
         )
         return sorted((self._decode(self._tenant, row) for row in rows), key=lambda each: each.ref)
 
+    def count(self) -> int:
+        """How many the tenant has of its own. A call for some ten thousand of them."""
+        return self._rows.by_id.count(partition(self._tenant, self._kind), consistent_read=True)
+
     def _get(self, tenant: str, ref: str) -> D | None:
         try:
             row = self._rows.get(partition(tenant, self._kind), ref, consistent_read=True)
@@ -166,9 +175,16 @@ class Registry:
     """All repositories of one tenant, and the only way to change what is in them."""
 
     def __init__(
-        self, tables: Tables, blobs: Callable[[str], Blobs], tenant: str, committed: Callable[[str], None]
+        self,
+        tables: Tables,
+        blobs: Callable[[str], Blobs],
+        tenant: str,
+        committed: Callable[[str], None],
+        quotas: Callable[[str], Quotas] = lambda _: Quotas(),
     ) -> None:
         self.tenant = tenant
+        self._quotas = quotas
+        self._counts: dict[str, tuple[int, float]] = {}
         self._tables = tables
         self._blobs = blobs(tenant)
         self._committed = committed
@@ -201,12 +217,31 @@ class Registry:
 
     def commit(self, *changes: Put | Delete | Arm | Disarm) -> None:
         """Make the changes: all or none for up to 99 rows, in order and batch by batch beyond (a trigger with a webhook
-        key is two rows). Raises :class:`Conflict`."""
+        key is two rows). Raises :class:`Conflict`, and ``QuotaExceededError`` before anything is changed."""
+        self._count(changes)
         try:
             for batch in _batches(self._operations(changes)):
                 self._write(batch)
         finally:
             self._committed(self.tenant)
+
+    def _count(self, changes: Sequence[Put | Delete | Arm | Disarm]) -> None:
+        """Hold what is new against the tenant's quotas. Counting costs with what there is, so a count is good for a
+        minute, and is made again before anything is refused."""
+        if self.tenant == SYSTEM_TENANT:
+            return
+        new = Counter(KINDS[type(each.entity)] for each in changes if isinstance(each, Put) and each.new)
+        for kind, name in COUNTED.items():
+            if not new[kind]:
+                continue
+            limit: int = getattr(self._quotas(self.tenant), name)
+            known, at = self._counts.get(kind, (0, -math.inf))
+            if known + new[kind] > limit or time.monotonic() - at > _COUNT_SECONDS:
+                repository: Repository[Any] = getattr(self, name)
+                known, at = repository.count(), time.monotonic()
+            if known + new[kind] > limit:
+                raise QuotaExceededError(f"The tenant may have {limit} {name}", _RETRY_SECONDS)
+            self._counts[kind] = (known + new[kind], at)
 
     def _operations(self, changes: Iterable[Put | Delete | Arm | Disarm]) -> Iterator["_Operation"]:
         for change in changes:

@@ -1,0 +1,195 @@
+"""Who may start now: a tenant that asks for more than its share waits, so that the others go on as before.
+
+A process lets a tenant start some executions without asking. Then it looks how many of the tenant's are open, and goes
+on like that while they are few; when there are more than the tenant may run at once, or it starts more in a minute than
+it may, it gets a gate (``store.gates``). Behind the gate executions rest as ``requested`` rows, which cost nothing, and
+each that ends lets the next ones through:
+
+    message ─► executor ─► free: start ────────────────────► runner ─► conductor
+                  │                                             ▲          │ a seat is free
+                  └─► gate: beyond `admitted`, the row waits    └── pull ◄─┘ next rows in the order of their ids
+
+Why so: docs/decisions/022-fair-queueing.md. What is lost on the way (a message, a seat) the tick puts right.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from chalicelib.domain.entities import SYSTEM_TENANT, Execution
+from chalicelib.domain.executions import CANCELING, RUNNING
+from chalicelib.flow.pace import STARTS
+from chalicelib.flow.rules import request_for, seen_by_sender
+from chalicelib.log import logger
+from chalicelib.protocol import ExecutionRequested
+from chalicelib.services import Services
+from chalicelib.store.gates import FREE_FOR, FREE_STARTS, LOOK_EVERY, Known
+
+Verdict = Literal["start", "seat", "wait"]
+
+COUNTED: Final = 500  # admitted executions that the tick looks at, and requests again
+
+TOO_MANY: Final = "The tenant runs as many executions at once as it may"
+TOO_FAST: Final = "The tenant starts as many executions in a minute as it may"
+HELD_UP: Final = "The tenant was suspended; what waited is started one after the other"
+
+
+def through(services: Services, message: ExecutionRequested, start: Callable[[ExecutionRequested], None]) -> None:
+    """``start`` what ``message`` asks for, if it may start now. Otherwise its row waits, and the message is over."""
+    tenant = message.tenant
+    seen_by_sender(services, tenant, message, services.clock())
+    if not _is_open(services, tenant):
+        return  # what waits of a suspended tenant is requested again when it is resumed
+    verdict = enter(services, tenant, message.id, seat=message.seat)
+    if verdict == "wait":
+        return
+    start(msgspec.structs.replace(message, seat=verdict == "seat"))
+    if verdict == "seat":
+        execution = services.store.tenant(tenant).activity.get_execution(message.id)
+        if execution is None or (execution.status != "requested" and not execution.seat):
+            pull(services, tenant, freed=1)  # it needs no runner, or has ended before it came to one
+
+
+def enter(services: Services, tenant: str, id_: int, *, seat: bool) -> Verdict:
+    """Whether the execution may start now. ``seat``: it may, and gives its seat back when it ends (:func:`ended`);
+    ``wait``: its row stays as it is, and somebody will request it."""
+    if seat or tenant == SYSTEM_TENANT:
+        return "seat" if seat else "start"
+    now = services.clock()
+    known = services.gates.of(tenant, now)
+    if known.gate is None:
+        if known.left > 0 and now < known.until and _in_pace(services, tenant, now):
+            known.left -= 1
+            return "start"
+        _look(services, tenant, known, id_, now)
+    elif known.looked is None or now - known.looked >= LOOK_EVERY:
+        known.gate, known.looked = services.store.tenant(tenant).gates.get(), now
+        if known.gate is not None and known.gate.seats < share_of(services, tenant):
+            pull(services, tenant)
+    if known.gate is None:
+        known.left, known.until = FREE_STARTS, now + FREE_FOR
+        return "start"
+    if id_ < known.gate.start:
+        return "start"
+    return "seat" if id_ <= known.gate.admitted else "wait"
+
+
+def _look(services: Services, tenant: str, known: Known, id_: int, now: datetime) -> None:
+    """Find the tenant's gate, or out whether it needs one."""
+    opened, share = services.store.tenant(tenant), share_of(services, tenant)
+    known.gate, known.looked = opened.gates.get(), now
+    if known.gate is not None:
+        return
+    reason = TOO_MANY if len(opened.activity.open_ids(0, share + 1)) > share else None
+    if reason is None and not _in_pace(services, tenant, now):
+        reason = TOO_FAST
+    if reason is not None:
+        opened.gates.open(id_, reason, now)
+        pull(services, tenant)
+        known.gate = opened.gates.get()
+
+
+def _in_pace(services: Services, tenant: str, now: datetime) -> bool:
+    limit = services.tenants.quotas(tenant).executions_per_minute
+    return services.pace.take(tenant, STARTS, 1, limit, now) == 1
+
+
+def share_of(services: Services, tenant: str) -> int:
+    """How many executions of the tenant may run at once."""
+    quota = services.tenants.quotas(tenant).running_at_once
+    share = services.settings.tenant_share
+    return quota if share is None else min(quota, share)
+
+
+def ended(services: Services, tenant: str, execution: Execution | None) -> None:
+    """An execution has ended, or came to nothing: whoever waits for its seat is next."""
+    if execution is not None and execution.seat:
+        pull(services, tenant, freed=1)
+
+
+def pull(services: Services, tenant: str, *, freed: int = 0) -> None:
+    """Let through the tenant's gate as many as there are seats, after ``freed`` have become free.
+
+    Not for each single seat while others are taken: half of them at once costs half as many calls.
+    """
+    opened, share, now = services.store.tenant(tenant), share_of(services, tenant), services.clock()
+    gate = opened.gates.give_back(freed) if freed else opened.gates.get()
+    while gate is not None:
+        room = share - max(gate.seats, 0)
+        if room <= 0 or (freed and gate.seats > 0 and room < share // 2) or not _is_open(services, tenant):
+            return
+        looked = opened.activity.open_ids(gate.admitted, room + 5)
+        if not looked:
+            if gate.seats <= 0:
+                opened.gates.close(gate)
+            return
+        waiting = [each for each in opened.activity.read(looked) if each.status == "requested"]
+        limit = services.tenants.quotas(tenant).executions_per_minute
+        wanted = waiting[:room]
+        allowed = wanted[: services.pace.take(tenant, STARTS, len(wanted), limit, now)]
+        up_to = allowed[-1].id if allowed else gate.admitted
+        if len(allowed) == len(waiting):
+            up_to = looked[-1]
+        reason = TOO_FAST if len(allowed) < len(wanted) else TOO_MANY if gate.reason == TOO_FAST else gate.reason
+        if (up_to, reason) == (gate.admitted, gate.reason) or not opened.gates.admit(gate, up_to, len(allowed), reason):
+            return
+        _request(services, tenant, allowed)
+        if allowed or reason == TOO_FAST:
+            return
+        gate = opened.gates.get()  # what was looked at runs already: look further
+
+
+def _request(services: Services, tenant: str, executions: list[Execution]) -> None:
+    if executions:
+        version = services.snapshots.of(tenant).version
+        services.queues.executions_requested([request_for(tenant, each, version, seat=True) for each in executions])
+
+
+def _is_open(services: Services, tenant: str) -> bool:
+    return services.tenants.is_open(tenant, default=services.settings.default_tenant)
+
+
+def hold_up(services: Services, tenant: str) -> None:
+    """Let what waits of the tenant, since whenever, start by and by."""
+    services.store.tenant(tenant).gates.open(1, HELD_UP, services.clock())
+    pull(services, tenant)
+
+
+def settle(services: Services) -> int:
+    """Count again what stands at gates, request again what was let through and has not begun, and let through whoever
+    can go: the tick's part. Returns how many gates there are."""
+    tenants = services.store.gated()
+    for tenant in tenants:
+        try:
+            _settle(services, tenant)
+            pull(services, tenant)
+        except Exception:  # the next tick looks again, and the others must not wait for it
+            logger.exception("gate could not be looked at", tenant=tenant)
+    return len(tenants)
+
+
+def _settle(services: Services, tenant: str) -> None:
+    opened = services.store.tenant(tenant)
+    gate = opened.gates.get()
+    if gate is None:
+        return
+    admitted = [id_ for id_ in opened.activity.open_ids(gate.start - 1, COUNTED) if id_ <= gate.admitted]
+    rows = opened.activity.read(admitted)
+    taken = [each for each in rows if each.seat and each.status in (*RUNNING, *CANCELING)]
+    lost = [each for each in rows if each.status == "requested"]
+    if opened.gates.settle(
+        gate, seats=len(taken) + len(lost), waiting=opened.activity.count_open(gate.admitted)
+    ) and _is_open(services, tenant):
+        _request(services, tenant, lost)
+
+
+def reason_to_wait(services: Services, tenant: str, execution: Execution) -> str | None:
+    """Why an execution that is ``requested`` has not begun, if it is for its tenant's gate."""
+    if execution.status != "requested":
+        return None
+    gate = services.store.tenant(tenant).gates.get()
+    if gate is None or execution.id < gate.start or execution.id <= gate.admitted:
+        return None
+    return gate.reason
