@@ -21,18 +21,26 @@ from chalicelib.domain.entities import (
     Runtime,
     Sensor,
     Trigger,
+    WorkflowDefinition,
 )
 from chalicelib.domain.permissions import Access, Context
 from chalicelib.security.access import grants_of, key_context, permission_sets_of
 from chalicelib.security.tokens import Principal, TokenError
+from chalicelib.store.directory import Standing
 
 if TYPE_CHECKING:
     from chalicelib.api.routing import Request
     from chalicelib.services import Services
 
+SUSPENDED = "Tenant is suspended"
 STANDARD = "standard"  # the pseudo-set that an execution token may name
 Relation = Literal["self", "descendant", "other"]
-COMPONENTS = (Action, Trigger, Sensor, Rule, Runtime, PermissionSet)
+COMPONENTS = (Action, Trigger, Sensor, Rule, Runtime, WorkflowDefinition, PermissionSet)
+
+
+def standing_of(tenant: str, services: "Services") -> Standing:
+    """Whether the tenant is there for its users."""
+    return services.tenants.standing(tenant, default=services.settings.default_tenant)
 
 
 def principal_of(request: "Request", services: "Services") -> Principal:
@@ -60,8 +68,14 @@ def _token_of(request: "Request", services: "Services") -> str | None:
 def access_of(principal: Principal, services: "Services") -> Access:
     """What the principal may do now: its identity's permission sets, or those its token names.
 
-    Raises TokenRefused when what the token came of is gone, Forbidden when the identity is frozen.
+    Raises TokenRefused when the tenant is gone, or what the token came of; Forbidden for a tenant that is suspended and
+    an identity that is frozen.
     """
+    match standing_of(principal.tenant, services):
+        case "gone":
+            raise TokenRefused("invalid")
+        case "suspended":
+            raise Forbidden(SUSPENDED)
     identity = identity_of(principal, services)
     snapshot = services.snapshots.of(principal.tenant)
     refs = principal.permission_set_refs
@@ -70,6 +84,9 @@ def access_of(principal: Principal, services: "Services") -> Access:
     grants = grants_of(snapshot, refs)
     if STANDARD in refs:
         grants += _own_things(principal)
+    if principal.tenant != services.settings.default_tenant:
+        # Whoever may make permission sets in a tenant of their own is not the platform's administrator.
+        grants = [grant for grant in grants if grant.resource != "tenants"]
     return Access(grants, principal.identity_id, identity.attributes if identity else {})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET
 
-from chalicelib.api import cookies
+from chalicelib.api import access, cookies
 from chalicelib.api.attempts import Door
 from chalicelib.api.errors import Forbidden, NotFound, Unauthorized
 from chalicelib.api.holders import refuse_frozen
@@ -159,12 +159,14 @@ def login(call: Call) -> Data[TokenResponse]:
     "/auth/register", needs=PUBLIC, body=RegisterRequest, returns=Data[TokenResponse], tag="auth", errors=(403, 409)
 )
 def register(call: Call) -> Data[TokenResponse]:
-    """Sign up in the default tenant, where the deployment allows it. The new identity has no permissions."""
+    """Sign up in the default tenant, or in one that is open to it, where the deployment allows it. The new identity has
+    no permissions."""
     body: RegisterRequest = call.body
+    tenant = body.tenant or call.tenant
     if not call.services.settings.self_registration:
         raise Forbidden("Self-registration is disabled")
-    if body.tenant not in (None, call.tenant):
-        raise Forbidden("Self-registration is open in the default tenant only")
+    if tenant != call.tenant and not _is_open(call, tenant):
+        raise Forbidden("Self-registration is not open in this tenant")  # the same for one that does not exist
     identity = Identity(
         id=call.services.new_id(),
         ref=refs.login(body.login),
@@ -173,8 +175,8 @@ def register(call: Call) -> Data[TokenResponse]:
         display_name=body.display_name,
         password_hash=passwords.hash_password(body.password),
     )
-    call.registry.commit(Put(identity, new=True))
-    return Data(sign_in(call, call.tenant, identity))
+    call.services.store.tenant(tenant).registry.commit(Put(identity, new=True))
+    return Data(sign_in(call, tenant, identity))
 
 
 @ROUTES.post(
@@ -251,6 +253,11 @@ def change_password(call: Call) -> Data[ChangePasswordResponse]:
     return Data(ChangePasswordResponse(success=True, message="Password changed successfully"))
 
 
+def _is_open(call: Call, tenant: str) -> bool:
+    record = call.services.tenants.record(tenant)
+    return record is not None and record.self_registration and access.standing_of(tenant, call.services) == "active"
+
+
 def sign_in(call: Call, tenant: str, identity: Identity) -> TokenResponse:
     """Tokens for ``identity``, who has just proved to be it; a browser keeps them as cookies."""
     tokens = token_pair(call, tenant, identity, lineage=Lineage.new(), user=UserInfo.of(identity))
@@ -316,6 +323,11 @@ def token_pair(
     call: Call, tenant: str, identity: Identity, *, lineage: Lineage, user: Omittable[UserInfo] = UNSET
 ) -> TokenResponse:
     """Tokens for ``identity``. Raises Unauthorized for a tenant that is gone, Forbidden for one that is suspended."""
+    match access.standing_of(tenant, call.services):
+        case "gone":
+            raise Unauthorized(REFUSED)
+        case "suspended":
+            raise Forbidden(access.SUSPENDED)
     tokens = call.services.tokens
     token = lineage.integration_token
     return TokenResponse(
