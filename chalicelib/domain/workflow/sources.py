@@ -1,0 +1,101 @@
+"""The expressions and templates of a definition, checked before anything runs: do they compile, and can what they name
+be there at all (``workflow-language.md`` §5-6)."""
+
+from collections.abc import Collection, Iterator
+from typing import Final, Literal, NamedTuple
+
+from chalicelib.domain.entities import Json
+from chalicelib.domain.expressions import ExpressionError, compile_expression
+from chalicelib.domain.functions import FUNCTIONS
+from chalicelib.domain.templates import compile_template, is_template
+from chalicelib.domain.workflow.findings import Findings, hint
+
+ROOTS: Final = frozenset(
+    {"parameters", "workflow", "vars", "variables", "task", "tasks", "config", "pack", "keystore", "system"}
+)
+ITEM_ROOTS: Final = frozenset({"item", "index", "batch"})  # inside a with_items
+WORKFLOW_FUNCTIONS: Final = frozenset({"result", "succeeded", "failed", "timed_out"})
+
+
+class Source(NamedTuple):
+    """A condition, or a value with templates in it. ``of_item``: it is evaluated for each item of a ``with_items``."""
+
+    path: str
+    value: Json
+    kind: Literal["condition", "template"] = "template"
+    of_item: bool = False
+
+
+def check(sources: Collection[Source], variables: Collection[str], findings: Findings) -> None:
+    """Tell what is wrong with ``sources``, where ``variables`` are what the workflow sets at any time."""
+    known = ROOTS | set(variables)
+    for source in sources:
+        names = known | ITEM_ROOTS if source.of_item else known
+        if source.kind == "condition":
+            _check_condition(source, names, findings)
+        else:
+            for path, text in _templates_in(source.path, source.value):
+                _check_template(path, text, names, findings)
+
+
+def expression_of(text: str) -> str | None:
+    """The expression that a condition is, without braces; None if it is a text with templates, or wrong."""
+    try:
+        return compile_expression(text).source
+    except ExpressionError:
+        return None
+
+
+def _check_condition(source: Source, known: Collection[str], findings: Findings) -> None:
+    try:
+        expression = compile_expression(source.value)
+    except ExpressionError as error:
+        if not is_template(source.value):
+            findings.problem(source.path, f"{error}; write an expression such as: result().code == 200")
+            return
+        if _check_template(source.path, source.value, known, findings):
+            findings.warning(
+                source.path,
+                "is a text with values in it, which holds unless it comes to 'false', '0', 'no' or nothing; "
+                "for a comparison put all of it into one {{ }}",
+            )
+        return
+    _check_names(source.path, expression.names, expression.called, known, findings)
+
+
+def _check_template(path: str, text: str, known: Collection[str], findings: Findings) -> bool:
+    try:
+        template = compile_template(text)
+    except ExpressionError as error:
+        findings.problem(path, str(error))
+        return False
+    _check_names(path, template.names, template.called, known, findings)
+    return True
+
+
+def _check_names(
+    path: str, names: Collection[str], called: Collection[str], known: Collection[str], findings: Findings
+) -> None:
+    for name in sorted(set(names) - set(known)):
+        if name in ITEM_ROOTS:
+            findings.problem(path, f"'{name}' is known only where a task with with_items is started for an item")
+        else:
+            findings.problem(
+                path,
+                f"there is no '{name}' to read{hint(name, known)}"
+                f" (a parameter is parameters.{name}, a task's result task.{name})",
+            )
+    for name in sorted(set(called) - WORKFLOW_FUNCTIONS):
+        findings.problem(path, f"there is no function '{name}'{hint(name, {*WORKFLOW_FUNCTIONS, *FUNCTIONS})}")
+
+
+def _templates_in(path: str, value: Json) -> Iterator[tuple[str, str]]:
+    waiting = [(path, value)]
+    while waiting:
+        where, item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend((f"{where}.{name}", each) for name, each in reversed(item.items()))
+        elif isinstance(item, list):
+            waiting.extend((f"{where}[{index}]", each) for index, each in reversed(list(enumerate(item))))
+        elif isinstance(item, str) and is_template(item):
+            yield where, item
