@@ -14,7 +14,7 @@ Why so: docs/decisions/022-fair-queueing.md. What is lost on the way (a message,
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ from chalicelib.protocol import ExecutionRequested
 from chalicelib.services import Services
 from chalicelib.store.gates import FREE_FOR, FREE_STARTS, LOOK_EVERY, Known
 
+T = TypeVar("T")
+
 Verdict = Literal["start", "seat", "wait"]
 
 COUNTED: Final = 500  # admitted executions that the tick looks at, and requests again
@@ -36,20 +38,21 @@ TOO_FAST: Final = "The tenant starts as many executions in a minute as it may"
 HELD_UP: Final = "The tenant was suspended; what waited is started one after the other"
 
 
-def through(services: Services, message: ExecutionRequested, start: Callable[[ExecutionRequested], None]) -> None:
+def through(services: Services, message: ExecutionRequested, start: Callable[[ExecutionRequested], T]) -> T | None:
     """``start`` what ``message`` asks for, if it may start now. Otherwise its row waits, and the message is over."""
     tenant = message.tenant
     seen_by_sender(services, tenant, message, services.clock())
     if not _is_open(services, tenant):
-        return  # what waits of a suspended tenant is requested again when it is resumed
+        return None  # what waits of a suspended tenant is requested again when it is resumed
     verdict = enter(services, tenant, message.id, seat=message.seat)
     if verdict == "wait":
-        return
-    start(msgspec.structs.replace(message, seat=verdict == "seat"))
+        return None
+    began = start(msgspec.structs.replace(message, seat=verdict == "seat"))
     if verdict == "seat":
         execution = services.store.tenant(tenant).activity.get_execution(message.id)
         if execution is None or (execution.status != "requested" and not execution.seat):
             pull(services, tenant, freed=1)  # it needs no runner, or has ended before it came to one
+    return began
 
 
 def enter(services: Services, tenant: str, id_: int, *, seat: bool) -> Verdict:
