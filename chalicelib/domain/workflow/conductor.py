@@ -431,6 +431,9 @@ class _Run:
             if definition.when is not None and not self._scope_of(task).holds(definition.when):
                 return self._skip(definition, task)
             if definition.action is None:
+                # Where branches part or meet nothing runs, so `result()` stays that of the task before.
+                before = self.state.tasks.get(task.triggered_by or "")
+                task.result = None if before is None else before.result
                 task.status, task.ended = "running", "completed"
                 return self._task_ended(definition, task)
             if definition.with_items is not None:
