@@ -73,6 +73,14 @@ class Wake(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="wak
     id: int
 
 
+class PolicyChanged(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="policy"):
+    """API → executor: the concurrency policy of an action is another one; look at who waits for a slot."""
+
+    tenant: str
+    action_ref: str
+    registry: int = 0
+
+
 class EnvironmentRequested(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="environment"):
     """API, executor, conductor → executor: build the environment of that ref, unless it is built or being built."""
 

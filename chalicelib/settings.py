@@ -1,6 +1,7 @@
 """What a deployment tells its functions through their environment."""
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,6 +19,20 @@ class TaskSettings(msgspec.Struct, kw_only=True, frozen=True):
     open_groups: list[str]
     logs: str
     public_address: bool = False
+
+
+class OidcSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """A provider of identities that speaks OpenID Connect. Its client secret is in the deployment's secret."""
+
+    issuer: str
+    client_id: str
+    scope: str = "openid profile email"
+    login_claim: str = "email"  # what a new identity's login is
+    roles_claim: str | None = None  # dotted path to the names of roles; None: roles are given here
+    sign_up: bool = False  # whether somebody new gets an identity; else it has to be there, without a password
+    name: str = "oidc"
+    label: str = "Single sign-on"
+    icon_url: str | None = None
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
@@ -39,6 +54,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     tenant_share: int | None = None  # executions of one tenant that may run at once, whatever its quota; None: as many
     default_tenant: str = DEFAULT_TENANT
     cors_origins: frozenset[str] = frozenset()  # whose pages may call the API from a browser
+    oidc: OidcSettings | None = None
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -59,7 +75,20 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         tenant_share=int(environment.get("ATTUNE_TENANT_SHARE") or 0) or None,
         tasks=_task_settings(environment) if environment.get("ATTUNE_TASK_CLUSTER") else None,
         cors_origins=frozenset(_listed(environment, "ATTUNE_CORS_ORIGINS")),
+        oidc=oidc_settings(environment.get("ATTUNE_OIDC", "")),
     )
+
+
+def oidc_settings(text: str) -> OidcSettings | None:
+    """The settings in ``text``, a JSON object; None: there are none. Raises ValueError, saying what is wrong."""
+    if not text.strip():
+        return None
+    settings = msgspec.json.decode(text, type=OidcSettings)  # its errors are ValueErrors
+    issuer = urlsplit(settings.issuer)
+    local = issuer.hostname in ("localhost", "127.0.0.1", "::1")
+    if not issuer.hostname or (issuer.scheme != "https" and not (issuer.scheme == "http" and local)):
+        raise ValueError(f"issuer must begin with https://, not {settings.issuer!r}")
+    return settings
 
 
 def _listed(environment: Mapping[str, str], name: str) -> list[str]:

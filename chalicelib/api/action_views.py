@@ -25,12 +25,14 @@ Schema = dict[str, Json]
 
 class CreateActionRequest(Body, kw_only=True, frozen=True):
     """``timeout_seconds``, ``timeout``, the formats and ``container`` are ours (README 9): without them an action made
-    by API could not say what a pack's action.yaml says."""
+    by API could not say what a pack's action.yaml says. With ``workflow_definition`` the action is a workflow, and its
+    ``entrypoint`` and runtime do not count."""
 
     ref: Ref
     pack_ref: Ref
     label: Label
-    entrypoint: Entrypoint
+    entrypoint: Entrypoint | None = None
+    workflow_definition: Json = None
     description: str | None = None
     runtime: int | None = None
     runtime_ref: str | None = None
@@ -57,11 +59,12 @@ class CreateActionRequest(Body, kw_only=True, frozen=True):
 
 
 class UpdateActionRequest(Body, kw_only=True, frozen=True):
-    """What is absent or null stays as it is."""
+    """What is absent or null stays as it is. ``workflow_definition`` makes the action a workflow, or another one."""
 
     label: Label | None = None
     description: str | None = None
     entrypoint: Entrypoint | None = None
+    workflow_definition: Json = None
     runtime: int | None = None
     runtime_ref: str | None = None
     runtime_version_constraint: Patch[str] = None
@@ -136,6 +139,11 @@ class ActionResponse(_ActionView, kw_only=True, frozen=True):
     param_schema: Json
     out_schema: Json
     is_adhoc: bool
+    warnings: Omittable[list[str]] = UNSET  # of a write: what was taken nevertheless (README 16)
+
+    @classmethod
+    def of(cls, entity: Any, **computed: Any) -> Self:
+        return super().of(entity, **({"warnings": None} | computed))
 
 
 class ActionSearchHit(View, kw_only=True, frozen=True):

@@ -1,6 +1,6 @@
 """Routes of actions (contract: http-api 1.4, Actions)."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -15,13 +15,15 @@ from chalicelib.api.action_views import (
     UpdateActionRequest,
 )
 from chalicelib.api.components import containing, is_hidden, pack_for_new, require_delegable, visible_pack
-from chalicelib.api.errors import NotFound, Unprocessable
+from chalicelib.api.errors import NotFound, Unprocessable, ValidationFailed
 from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
 from chalicelib.api.views import Data, Page, Success, given, patched
+from chalicelib.api.workflow_checks import checked, told
 from chalicelib.domain import refs
-from chalicelib.domain.entities import Action, Runtime
+from chalicelib.domain.entities import Action, Json, Runtime
 from chalicelib.domain.parameters import check_schema
 from chalicelib.domain.runtimes import CONTAINER, SHELL
+from chalicelib.domain.workflow import companion
 from chalicelib.store.registry import Delete, Put
 
 DEFAULT_RUNTIME: Final = SHELL  # as in a pack's action.yaml (semantics §2.9)
@@ -52,6 +54,7 @@ _NULLABLE: Final = (
     "log_retention_policy",
     "log_retention_limit",
 )
+_OF_PROGRAMS: Final = ("entrypoint", "container")  # what a workflow has not
 # Who changes one of these decides what runs.
 _DECISIVE: Final = (
     "entrypoint",
@@ -121,9 +124,11 @@ def create_action(call: Call) -> Data[ActionResponse]:
     """The action's code is its ``entrypoint``, run by ``runtime_ref`` (default: core.shell)."""
     body: CreateActionRequest = call.body
     pack = pack_for_new(call, body.ref, body.pack_ref)
-    runtime = _runtime(call, body)
-    if runtime is None and body.runtime_ref is None:
-        runtime = call.registry.runtimes.find(DEFAULT_RUNTIME)
+    is_workflow = body.workflow_definition is not None
+    if body.entrypoint is None and not is_workflow:
+        problem = "Missing required field"
+        raise ValidationFailed(f"'entrypoint': {problem}", {"path": "entrypoint", "problem": problem})
+    runtime = None if is_workflow else _runtime(call, body) or call.registry.runtimes.find(DEFAULT_RUNTIME)
     action = Action(
         id=call.services.new_id(),
         created=call.now,
@@ -135,12 +140,13 @@ def create_action(call: Call) -> Data[ActionResponse]:
         runtime_ref=runtime.ref if runtime else None,
         timeout=body.timeout or body.timeout_seconds,
         is_adhoc=True,
-        **given(body, *_PLAIN, *_NULLABLE),
+        **{"entrypoint": companion.ENTRYPOINT} | given(body, *_PLAIN, *_NULLABLE),
     )
     call.require("actions", "create", call.context_of(action))
     _check(call, action)
-    call.registry.commit(Put(action, new=True))
-    return Data(ActionResponse.of(action), "Action created successfully")
+    action, beside, warnings = _with_workflow(call, action, body.workflow_definition)
+    call.registry.commit(Put(action, new=True), *beside)
+    return Data(ActionResponse.of(action, warnings=warnings), told("Action created successfully", warnings))
 
 
 @ROUTES.get("/api/v1/actions/{ref}", needs=SIGNED_IN, returns=Data[ActionResponse], tag="actions", errors=(404,))
@@ -161,34 +167,59 @@ def update_action(call: Call, ref: str) -> Data[ActionResponse]:
     """Change an action. Whoever changes what it does must have the permissions that it runs with."""
     body: UpdateActionRequest = call.body
     current = call.to_write("actions", "update", "Action", ref, call.registry.actions.find(ref))
-    changes = given(body, *_PLAIN)
+    is_workflow = body.workflow_definition is not None or current.workflow_def is not None
+    changes = given(body, *(name for name in _PLAIN if not (is_workflow and name in _OF_PROGRAMS)))
     changes |= {name: patched(getattr(body, name), getattr(current, name)) for name in _NULLABLE}
-    runtime = _runtime(call, body)
+    runtime = None if is_workflow else _runtime(call, body)
     if runtime is not None:
         changes |= {"runtime": runtime.id, "runtime_ref": runtime.ref}
-    if body.entrypoint is not None and (files := files_of(call, current)):
-        check_entrypoint(body.entrypoint, files)
+    if "entrypoint" in changes and (files := files_of(call, current)):
+        check_entrypoint(changes["entrypoint"], files)
     timeout = body.timeout or body.timeout_seconds or current.timeout
     action = msgspec.structs.replace(current, **changes, timeout=timeout, updated=call.now)
     if any(getattr(action, name) != getattr(current, name) for name in _DECISIVE):
         _check(call, action)
-    call.registry.commit(Put(action))
-    return Data(ActionResponse.of(action), "Action updated successfully")
+    action, beside, warnings = _with_workflow(call, action, body.workflow_definition)
+    call.registry.commit(Put(action), *beside)
+    return Data(ActionResponse.of(action, warnings=warnings), told("Action updated successfully", warnings))
 
 
 @ROUTES.delete(
     "/api/v1/actions/{ref}", needs=grant("actions", "delete"), returns=Success, tag="actions", errors=(404, 409)
 )
 def delete_action(call: Call, ref: str) -> Success:
-    """Rules that name the action keep its ref and lose its id (semantics §1)."""
+    """Rules that name the action keep its ref and lose its id (semantics §1); its workflow goes with it."""
     call.to_write("actions", "delete", "Action", ref, call.registry.actions.find(ref))
-    orphans: list[Any] = [
+    call.registry.commit(*removal_of(call, ref))
+    return Success(f"Action '{ref}' deleted successfully")
+
+
+def removal_of(call: Call, ref: str) -> list[Put | Delete]:
+    """What has to be written for an action to go, with the workflow that it runs if it runs one."""
+    orphans = [
         Put(msgspec.structs.replace(rule, action=None))
         for rule in call.registry.rules.list()
         if rule.action_ref == ref and rule.action is not None
     ]
-    call.registry.commit(Delete("action", ref), *orphans)
-    return Success(f"Action '{ref}' deleted successfully")
+    return [Delete("action", ref), Delete("workflow", ref), *orphans]
+
+
+def _with_workflow(call: Call, action: Action, definition: Json) -> tuple[Action, list[Put], list[str]]:
+    """``action`` with the workflow that it runs: the action as it then is, what to write besides, and what to tell.
+
+    Nothing of it for an action that runs none and is given no ``definition``.
+    """
+    if definition is None and action.workflow_def is None:
+        return action, [], []
+    warnings = [] if definition is None else checked(call, action.ref, definition, "workflow_definition")
+    current = None if action.workflow_def is None else call.registry.workflows.get(action.ref)
+    if current is None:
+        workflow = companion.workflow_of(action, call.services.new_id(), definition, call.now)
+        return companion.running(action, workflow), [Put(workflow, new=True)], warnings
+    workflow = companion.in_step(current, action, call.now)
+    if definition is not None:
+        workflow = msgspec.structs.replace(workflow, definition=definition)
+    return action, [Put(workflow)], warnings
 
 
 def _check(call: Call, action: Action) -> None:

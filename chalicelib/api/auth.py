@@ -116,16 +116,17 @@ class AuthSettingsResponse(View, kw_only=True, frozen=True):
 @ROUTES.get("/auth/settings", needs=PUBLIC, returns=Data[AuthSettingsResponse], tag="auth")
 def auth_settings(call: Call) -> Data[AuthSettingsResponse]:
     """Which ways to sign in there are."""
+    oidc = call.services.settings.oidc
     return Data(
         AuthSettingsResponse(
             authentication_enabled=True,
             local_password_enabled=True,
             local_password_visible_by_default=True,
-            oidc_enabled=False,
-            oidc_visible_by_default=False,
-            oidc_provider_name=None,
-            oidc_provider_label=None,
-            oidc_provider_icon_url=None,
+            oidc_enabled=oidc is not None,
+            oidc_visible_by_default=oidc is not None,
+            oidc_provider_name=oidc.name if oidc else None,
+            oidc_provider_label=oidc.label if oidc else None,
+            oidc_provider_icon_url=oidc.icon_url if oidc else None,
             ldap_enabled=False,
             ldap_visible_by_default=False,
             ldap_provider_name=None,
@@ -363,12 +364,11 @@ def _own_account(call: Call) -> Identity:
 
 
 def _current_user(call: Call, identity: Identity) -> CurrentUserResponse:
-    local = identity.password_hash is not None
     return CurrentUserResponse.of(
         identity,
-        auth_provider="local",
-        is_local=True,
-        can_change_password=local,
+        auth_provider="oidc" if identity.external else "local",
+        is_local=identity.external is None,
+        can_change_password=identity.password_hash is not None,
         effective_permissions=[
             EffectivePermissionResponse(resource=resource, actions=actions)
             for resource, actions in call.access.effective().items()

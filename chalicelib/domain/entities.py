@@ -6,6 +6,7 @@ Field names are the contract's (``semantics.md`` part 3). Times are aware UTC da
 What a client sees is another matter: the views of ``chalicelib.api`` choose and rename.
 """
 
+import hashlib
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -292,6 +293,18 @@ class Role(Definition, kw_only=True, frozen=True):
     permission_sets: list[PermissionAssignment] = []
 
 
+class External(msgspec.Struct, kw_only=True, frozen=True):
+    """Who somebody is at a provider of identities: ``subject`` never passes to another person (OpenID Connect §2)."""
+
+    issuer: str
+    subject: str
+
+    @property
+    def key(self) -> str:
+        """What the two are looked up by."""
+        return hashlib.sha256(f"{self.issuer}\x00{self.subject}".encode()).hexdigest()
+
+
 class Identity(Definition, kw_only=True, frozen=True):
     """Someone or something that signs in; ``ref`` is the login name."""
 
@@ -301,6 +314,7 @@ class Identity(Definition, kw_only=True, frozen=True):
     frozen: bool = False
     assignments: list[PermissionAssignment] = []
     roles: list[RoleAssignment] = []
+    external: External | None = None  # for one that signs in at a provider of identities
 
     @property
     def login(self) -> str:
@@ -381,6 +395,7 @@ class Execution(Row, kw_only=True, frozen=True):
     result: Json = None
     printed: str | None = None  # standard output that `result` has only as a value
     original_execution: int | None = None
+    rerun: Json = None  # of a workflow: what it takes up of an earlier run (domain.workflow.state.Again)
     lane: int | None = None  # where it holds a slot, or waits for one (domain.admission)
     workflow_task: Json = None
     artifact_retention_policy: RetentionPolicy | None = None
@@ -391,6 +406,7 @@ class Execution(Row, kw_only=True, frozen=True):
     started_at: datetime | None = None
     deadline: datetime | None = None
     attempt_token: str | None = None  # hash of the one-time token a result must carry
+    timed_out: bool = False  # it took longer than it may, whatever its status says (README 9)
     seat: bool = False  # it came through its tenant's gate, and gives its seat back when it ends (store.gates)
 
 

@@ -35,6 +35,13 @@ def lease_until(now: datetime, timeout: int | None) -> datetime:
     return now + timedelta(seconds=timeout or DEFAULT_TIMEOUT) + LEASE_GRACE
 
 
+def begins_at(execution: Execution) -> datetime | None:
+    """The moment before which a task's execution does not begin, if it is to wait: a retry, or one with a delay."""
+    task = execution.workflow_task
+    begins = task.get("next_retry_at") if isinstance(task, dict) else None
+    return None if begins is None else msgspec.convert(begins, datetime)
+
+
 def begin(
     *,
     id_: int,

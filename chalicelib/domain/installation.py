@@ -13,15 +13,27 @@ from typing import Final, TypeAlias
 import msgspec
 
 from chalicelib.domain import dependencies, parameters
-from chalicelib.domain.entities import Action, Json, Pack, PermissionSet, Rule, Runtime, Sensor, Trigger
+from chalicelib.domain.components import Component, ComponentType
+from chalicelib.domain.entities import (
+    Action,
+    Json,
+    Pack,
+    PermissionSet,
+    Rule,
+    Runtime,
+    Sensor,
+    Trigger,
+    WorkflowDefinition,
+)
 from chalicelib.domain.flaws import Flaw
-from chalicelib.domain.packs import Component, ComponentType, PackSource
+from chalicelib.domain.packs import PackSource
 from chalicelib.domain.runtimes import WITHOUT_FILE
+from chalicelib.domain.workflow.parsing import check_actions, parse
 
-Owned: TypeAlias = PermissionSet | Runtime | Trigger | Action | Rule | Sensor
+Owned: TypeAlias = PermissionSet | Runtime | Trigger | WorkflowDefinition | Action | Rule | Sensor
 Name: TypeAlias = tuple[ComponentType, str]  # a kind and a ref
 
-OWNED: Final[tuple[ComponentType, ...]] = (PermissionSet, Runtime, Trigger, Action, Rule, Sensor)
+OWNED: Final[tuple[ComponentType, ...]] = (PermissionSet, Runtime, Trigger, WorkflowDefinition, Action, Rule, Sensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,9 @@ def plan(
     """What to change so that the registry holds ``source`` as ``pack``. ``owner`` becomes the owner of new rules."""
     builder = _Builder(source, pack, present, new_id, owner, now)
     outcome = builder.build()
-    kept = source.broken | builder.unfit | {(type(entity), entity.ref) for entity in outcome.installed}
+    kept: set[Name] = source.broken | builder.unfit
+    kept |= {(WorkflowDefinition, ref) for kind, ref in kept if kind is Action}  # they come and go together
+    kept |= {(type(entity), entity.ref) for entity in outcome.installed}
     outcome.deleted = [
         entity
         for name, entity in present.owned.items()
@@ -121,6 +135,7 @@ class _Builder:
                 self.unfit.add((component.type, component.ref))
                 self._warnings.append(component.flaw(str(error), error.path))
         self._link_sensors()
+        self._look_for_tasks_actions()
         return Outcome(installed=list(self._built.values()), warnings=self._warnings)
 
     def _entity(self, component: Component) -> Owned:
@@ -144,7 +159,8 @@ class _Builder:
         elif component.type is Sensor:
             fields = _switch(before) | fields | self._runtime(component)
         elif component.type is Action:
-            fields |= self._runtime(component)
+            workflow = self._built.get((WorkflowDefinition, component.ref))
+            fields |= self._runtime(component) if workflow is None else {"workflow_def": workflow.id}
         return component.type(**fields)
 
     def _find(self, kind: ComponentType, ref: str) -> Owned | None:
@@ -175,6 +191,16 @@ class _Builder:
                 self._warnings.append(component.flaw(f"{key} '{ref}' does not exist yet", f"$.{key}_ref"))
             links[key] = found.id if found else None
         return links
+
+    def _look_for_tasks_actions(self) -> None:
+        """A workflow may name an action that does not exist yet, and fails clearly if it is run (README 16)."""
+        for component in self._source.components:
+            if component.type is not WorkflowDefinition:
+                continue
+            parsed = parse(component.fields["definition"])
+            if parsed.definition is not None:
+                absent = check_actions(parsed.definition, lambda ref: self._find(Action, ref) is not None)
+                self._warnings += [component.flaw(each.message, each.path) for each in absent]
 
     def _link_sensors(self) -> None:
         """Set on each of the pack's triggers which sensor feeds it (semantics §2.9)."""

@@ -14,6 +14,7 @@ import msgspec
 
 from chalicelib.domain import criteria, documents, parameters, permissions, refs, schedules
 from chalicelib.domain.archives import MANIFEST
+from chalicelib.domain.components import Component, ComponentType
 from chalicelib.domain.documents import Document, DocumentError
 from chalicelib.domain.entities import (
     Action,
@@ -30,14 +31,12 @@ from chalicelib.domain.entities import (
     Trigger,
 )
 from chalicelib.domain.flaws import Flaw
+from chalicelib.domain.pack_workflows import Workflows
 from chalicelib.domain.runtimes import CONTAINER, RUNNER_TYPES, WITHOUT_FILE
 from chalicelib.domain.schemas import SchemaError
 from chalicelib.domain.sensors import PollInterval
+from chalicelib.domain.workflow.companion import ENTRYPOINT
 from chalicelib.protocol import Container
-
-ComponentType: TypeAlias = (
-    type[PermissionSet] | type[Runtime] | type[Trigger] | type[Action] | type[Rule] | type[Sensor]
-)
 
 MAX_SCRIPT: Final = 48 * 1024  # bytes; Fargate takes a task definition of 64 KB
 
@@ -49,20 +48,6 @@ class PackError(Exception):
         super().__init__(f"{flaw.file}:{flaw.line}: {flaw.reason}")
         self.flaw = flaw
         self.malformed = malformed
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """``fields`` are those of ``type`` that the file decides. ``enabled`` is among them only where the file says it."""
-
-    type: ComponentType
-    ref: str
-    fields: dict[str, Json]
-    file: str
-    document: Document
-
-    def flaw(self, reason: str, path: str = "$") -> Flaw:
-        return Flaw(self.file, self.document.line_of(path), reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +67,7 @@ def read(files: Mapping[str, bytes]) -> PackSource:
     """The pack in ``files``, whose names are relative to its root. Raises :class:`PackError`."""
     warnings: list[Flaw] = []
     ref, fields = _manifest(files, warnings)
-    reader = _Reader(ref, files, warnings)
+    reader = _Reader(ref, fields["version"], files, warnings)
     components = reader.components()
     broken = frozenset(reader.broken - {(component.type, component.ref) for component in components})
     return PackSource(ref=ref, fields=fields, components=components, warnings=warnings, broken=broken)
@@ -199,6 +184,7 @@ class _Placed(_File, kw_only=True):
 class _ActionFile(_Placed, kw_only=True):
     runner_type: str = "shell"
     workflow_file: str | None = None
+    workflow_definition: Json = None
     output: _Schema = None
     secrets: list[str] = []
     parameter_delivery: ParameterDelivery = "stdin"
@@ -236,8 +222,6 @@ F = TypeVar("F", bound=_File)
 _Folder: TypeAlias = Literal["permission_sets", "runtimes", "triggers", "actions", "rules", "sensors"]
 
 _NOT_TAKEN: Final[Mapping[str, str]] = {
-    "workflows": "workflows are not installed by this version",
-    "actions/workflows": "workflows are not installed by this version",
     "queues": "work queues are not installed by this version",
 }
 
@@ -253,8 +237,9 @@ class _BrokenError(Exception):
 class _Reader:
     """Reads the component files of one pack, folder by folder in the order of semantics §2.9."""
 
-    def __init__(self, pack: str, files: Mapping[str, bytes], warnings: list[Flaw]) -> None:
+    def __init__(self, pack: str, version: str, files: Mapping[str, bytes], warnings: list[Flaw]) -> None:
         self._pack = pack
+        self._version = version
         self._files = files
         self._warnings = warnings
         self._runtimes = dict(RUNNER_TYPES)
@@ -265,12 +250,21 @@ class _Reader:
             *self._folder("permission_sets", PermissionSet, _PermissionSetFile, self._permission_set),
             *self._folder("runtimes", Runtime, _RuntimeFile, self._runtime),
             *self._folder("triggers", Trigger, _TriggerFile, self._trigger),
-            *self._folder("actions", Action, _ActionFile, self._action),
+            *self._actions(),
             *self._folder("rules", Rule, _RuleFile, self._rule),
             *self._folder("sensors", Sensor, _SensorFile, self._sensor),
         ]
         for folder, reason in _NOT_TAKEN.items():
             self._warnings.extend(Flaw(file, 1, reason) for file in self._yaml_files(folder))
+        return found
+
+    def _actions(self) -> list[Component]:
+        """The workflows, then the actions: theirs, and all others."""
+        actions = self._folder("actions", Action, _ActionFile, self._action)
+        taken = {*(action.ref for action in actions), *(ref for kind, ref in self.broken if kind is Action)}
+        workflows = Workflows(self._pack, self._version, self._files, self._warnings)
+        found = workflows.beside(actions, taken)
+        self.broken |= workflows.broken
         return found
 
     def _yaml_files(self, folder: str) -> list[str]:
@@ -348,16 +342,10 @@ class _Reader:
         }
 
     def _action(self, ref: str, given: _ActionFile) -> dict[str, Json]:
-        if given.workflow_file is not None:
-            raise _BrokenError("workflows are not installed by this version", "$.workflow_file")
-        runtime_ref = self._runtime_of(given.runner_type)
         return {
             "label": given.label or _name(ref),
             "description": given.description,
-            "entrypoint": self._script(given)
-            if runtime_ref == CONTAINER
-            else self._entrypoint("actions", runtime_ref, given.entry_point),
-            "runtime_ref": runtime_ref,
+            **self._program(given),
             "runtime_version_constraint": given.runtime_version,
             "required_worker_runtimes": given.required_worker_runtimes or {},
             "param_schema": _checked_schema("parameters", given.parameters),
@@ -372,6 +360,15 @@ class _Reader:
             "container": given.container,
             **_placement(given),
         }
+
+    def _program(self, given: _ActionFile) -> dict[str, Json]:
+        """What the action runs: a workflow has no runtime."""
+        if given.workflow_file is not None or given.workflow_definition is not None:
+            return {"entrypoint": ENTRYPOINT, "runtime_ref": None}
+        runtime_ref = self._runtime_of(given.runner_type)
+        if runtime_ref == CONTAINER:
+            return {"entrypoint": self._script(given), "runtime_ref": runtime_ref}
+        return {"entrypoint": self._entrypoint("actions", runtime_ref, given.entry_point), "runtime_ref": runtime_ref}
 
     def _rule(self, ref: str, given: _RuleFile) -> dict[str, Json]:
         try:

@@ -3,7 +3,7 @@
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, RUNNING, TERMINAL, WAITING
 from chalicelib.domain.inquiries import ASK
-from chalicelib.flow import inquiries, stopping
+from chalicelib.flow import endings, inquiries, stopping, workflows
 from chalicelib.services import Services
 
 BEFORE_START = "Cancelled by user before execution started"
@@ -29,6 +29,8 @@ def cancel(services: Services, tenant: str, id_: int) -> Execution | None:
     if workflows.is_run(services, tenant, id_):
         endings.carry_out(services, tenant, workflows.cancel(services, tenant, id_))
         execution = activity.get_execution(id_)
+        if execution is not None and execution.status != "cancelled" and execution.status in TERMINAL:
+            raise NotCancellableError(f"execution {id_} is {execution.status} already")
         return execution
     execution = activity.transition(id_, from_=RUNNING, to="canceling", now=now) or activity.get_execution(id_)
     if execution is not None and execution.status in CANCELING:

@@ -12,8 +12,7 @@ import msgspec
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, LOST, RUNNING, lost_again
-from chalicelib.flow import environments, inquiries, sensors, stopping
-from chalicelib.flow.batches import one_by_one
+from chalicelib.flow import artifacts, endings, environments, inquiries, sensors, stopping
 from chalicelib.flow.rules import request_for
 from chalicelib.flow.tasks import TENANT_GROUP, forget, result_of
 from chalicelib.flow.tokens import token_hash
@@ -47,10 +46,11 @@ _decode_report = msgspec.json.Decoder(RunFinished | EnvironmentBuilt | SensorPol
 
 def handle(services: Services, bodies: Sequence[str]) -> list[int]:
     """Take in a batch from the results queue. Returns the positions of the messages to deliver again."""
-    return one_by_one(range(len(bodies)), lambda position: _take_in(services, bodies[position]))
+    return endings.work_off(services, bodies, lambda body: _take_in(services, body))
 
 
-def _take_in(services: Services, body: str) -> None:
+def _take_in(services: Services, body: str) -> tuple[str, Execution] | None:
+    """What a report says is done; the execution that ended by it, and its tenant, are returned."""
     report = _decode_report(body)
     if isinstance(report, EnvironmentBuilt):
         environments.take_in(services, report)
@@ -58,8 +58,9 @@ def _take_in(services: Services, body: str) -> None:
         sensors.take_in(services, report)
     elif isinstance(report, TaskStopped):
         _stopped(services, report)
-    else:
-        finish(services, report)
+    elif (over := finish(services, report)) is not None:
+        return report.tenant, over
+    return None
 
 
 def take_back(services: Services, record: Any) -> None:
@@ -87,21 +88,26 @@ def _stopped(services: Services, task: TaskStopped) -> None:
     blobs = services.store.tenant(tenant).blobs
     execution, attempt = map(int, task.started_by.split("/"))
     content = result_of(blobs, execution, attempt)
+    over: Execution | None = None
     if content is not None:
-        finish(services, msgspec.json.decode(content, type=RunFinished))
+        over = finish(services, msgspec.json.decode(content, type=RunFinished))
     elif task.stop_code == "TaskFailedToStart":
         result = {"succeeded": False, "error": f"the container could not be started: {task.reason}"}
         transition = services.store.tenant(tenant).activity.transition
         end = partial(transition, execution, attempt=attempt, result=result, now=services.clock())
-        if end(from_=RUNNING, to="failed") is None:
-            end(from_=CANCELING, to="cancelled")
+        over = end(from_=RUNNING, to="failed") or end(from_=CANCELING, to="cancelled")
     else:
         lost(services, tenant, execution, attempt)
+    if over is not None:
+        endings.ended(services, tenant, [over])
     forget(blobs, execution, attempt)
 
 
-def finish(services: Services, finished: RunFinished) -> None:
-    """Move the execution to its end. A result that is not its current attempt's is dropped (design §3)."""
+def finish(services: Services, finished: RunFinished) -> Execution | None:
+    """Move the execution to its end, and return it: those who wait for it are still to be told. A result that is not
+    its current attempt's is dropped (design §3)."""
+    if finished.artifacts:
+        artifacts.take_in(services, finished)
     report = partial(
         services.store.tenant(finished.tenant).activity.finish,
         finished.execution,
@@ -109,16 +115,18 @@ def finish(services: Services, finished: RunFinished) -> None:
         token_hash=token_hash(finished.token),
         result=finished.result,
         printed=finished.printed,
+        timed_out=finished.timed_out,
         now=services.clock(),
     )
     ended = report(status=finished.status, from_=RUNNING)
     if ended is not None:
         inquiries.raised_by(services, finished.tenant, ended)
-        return
-    if report(status="cancelled", from_=CANCELING) is not None:
+        return ended
+    if (ended := report(status="cancelled", from_=CANCELING)) is not None:
         stopping.forget(services, finished.tenant, finished.execution)
-    else:
-        logger.warning("result dropped", execution=finished.execution, attempt=finished.attempt, tenant=finished.tenant)
+        return ended
+    logger.warning("result dropped", execution=finished.execution, attempt=finished.attempt, tenant=finished.tenant)
+    return endings.told_again(services, finished.tenant, finished.execution)
 
 
 def postpone(services: Services, run: Run) -> None:
@@ -141,8 +149,11 @@ def lost(services: Services, tenant: str, id_: int, attempt: int) -> None:
             request_again(services, tenant, waiting)
             return
     end = partial(activity.transition, id_, attempt=attempt, result=LOST, now=now)
-    if end(from_=RUNNING, to="abandoned") is None and end(from_=CANCELING, to="cancelled") is not None:
+    ended = end(from_=RUNNING, to="abandoned")
+    if ended is None and (ended := end(from_=CANCELING, to="cancelled")) is not None:
         stopping.forget(services, tenant, id_)
+    if ended is not None:
+        endings.ended(services, tenant, [ended])
 
 
 def request_again(services: Services, tenant: str, execution: Execution, *, delay: int = 0) -> None:

@@ -3,19 +3,20 @@
 import re
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
 from typing import Final
 
 import msgspec
 
-from chalicelib.domain.entities import Action, Execution, Json
+from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, RUNNING, WAITING, lease_until
 from chalicelib.domain.inquiries import ASK
 from chalicelib.domain.parameters import secret_names
 from chalicelib.domain.runtimes import CONTAINER, HTTP, NATIVE, RUNNERS
 from chalicelib.domain.templates import REDACTED
-from chalicelib.flow import containers, environments, inquiries, sensors, sweeper
+from chalicelib.flow import artifacts, containers, endings, environments, gates, inquiries, sensors, sweeper, workflows
 from chalicelib.flow.archives import archive_of
-from chalicelib.flow.batches import one_by_one
 from chalicelib.flow.environments import EnvironmentFailedError, EnvironmentPendingError
 from chalicelib.flow.invoker import RunTooLargeError
 from chalicelib.flow.logs import upload_form
@@ -36,60 +37,75 @@ Message = ExecutionRequested | EnvironmentRequested | SensorDue | Wake
 
 def handle(services: Services, messages: Sequence[Message]) -> list[int]:
     """Start a batch of what is requested. Returns the positions of the messages to deliver again."""
-    return one_by_one(range(len(messages)), lambda position: _take(services, messages[position]))
+    return endings.work_off(services, messages, lambda message: _take(services, message))
 
 
-def _take(services: Services, message: Message) -> None:
+def _take(services: Services, message: Message) -> tuple[str, Execution] | None:
     if isinstance(message, EnvironmentRequested):
         environments.start(services, message)
     elif isinstance(message, SensorDue):
         sensors.start(services, message)
     elif isinstance(message, Wake):
         sweeper.look_at(services, message.tenant, message.id, services.clock())
-    else:
-        _start(services, message)
+    elif (over := gates.through(services, message, partial(_start, services))) is not None:
+        return message.tenant, over
+    return None
 
 
-def _start(services: Services, message: ExecutionRequested) -> None:
+def _start(services: Services, message: ExecutionRequested) -> Execution | None:
+    """Start what is requested, and return it if it has ended as it began."""
     now = services.clock()
     snapshot = seen_by_sender(services, message.tenant, message, now)
     activity = services.store.tenant(message.tenant).activity
+    end = partial(_end, services, message, now)
     action = snapshot.action(message.action_ref)
+    if action is not None and action.workflow_def is not None:
+        endings.carry_out(services, message.tenant, workflows.start(services, snapshot, message, action))
+        return None
     if action is None or (action.runtime_ref != NATIVE and action.runtime_ref not in RUNNERS):
-        activity.transition(
-            message.id, from_=WAITING, to="failed", result=_cannot_run(message.action_ref, action), now=now
-        )
-        return
+        return end("failed", _cannot_run(message.action_ref, action))
     if action.runtime_ref == NATIVE and action.ref == ASK:
         inquiries.ask(services, snapshot, message)
-        return
+        return None
     if action.runtime_ref == NATIVE:
-        done = {"succeeded": True, "exit_code": 0, "duration_ms": 0}
-        activity.transition(message.id, from_=WAITING, to="completed", result=done, started_at=now, now=now)
-        return
+        return end("completed", {"succeeded": True, "exit_code": 0, "duration_ms": 0}, started_at=now)
     try:
         libraries = environments.libraries_for(services, snapshot, action)
     except EnvironmentPendingError as pending:
         services.queues.executions_requested([message], delay=pending.delay)
-        return
+        return None
     except EnvironmentFailedError as error:
-        activity.transition(message.id, from_=WAITING, to="failed", result=_failure(error), now=now)
-        return
+        return end("failed", _failure(error))
     token = secrets.token_urlsafe(24)
     deadline = lease_until(now, message.timeout)
     if action.runtime_ref == CONTAINER and services.tasks is not None:
         deadline += START_GRACE
     execution = activity.claim(message.id, token_hash=token_hash(token), deadline=deadline, now=now)
     if execution is None:
-        return  # taken by an earlier delivery of this message, cancelled, or over
+        return None  # taken by an earlier delivery of this message, cancelled, or over
     try:
         _dispatch(services, _run(services, snapshot, message.tenant, execution, action, token, libraries))
     except (UnknownKeyError, RunTooLargeError, containers.NoImageError, NotForTasksError) as error:
-        activity.transition(execution.id, from_=RUNNING, to="failed", result=_failure(error), now=now)
+        return activity.transition(execution.id, from_=RUNNING, to="failed", result=_failure(error), now=now)
     except Exception:
         # Undo the claim, so that the redelivered message can make it again.
         activity.transition(execution.id, from_=RUNNING, to="requested", attempt=execution.attempt, now=now)
         raise
+    return None
+
+
+def _end(
+    services: Services,
+    message: ExecutionRequested,
+    now: datetime,
+    status: ExecutionStatus,
+    result: Json,
+    started_at: datetime | None = None,
+) -> Execution | None:
+    """End what need not run, or cannot."""
+    activity = services.store.tenant(message.tenant).activity
+    over = activity.transition(message.id, from_=WAITING, to=status, result=result, started_at=started_at, now=now)
+    return over or endings.told_again(services, message.tenant, message.id)
 
 
 def _dispatch(services: Services, run: Run) -> None:
@@ -140,6 +156,7 @@ def _run(
         libraries=libraries,
         logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution),
         stop_url=stop_url(services.store.tenant(tenant).blobs, execution),
+        artifacts=None if action.runtime_ref in (HTTP, CONTAINER) else artifacts.shared(services, tenant, execution),
     )
     return containers.contained(run, action) if run.runner == "container" else run
 

@@ -14,6 +14,7 @@ import msgspec
 
 from chalicelib.domain import archives, dependencies, installation, packs
 from chalicelib.domain.archives import ArchiveError
+from chalicelib.domain.components import Component, ComponentType
 from chalicelib.domain.documents import Document
 from chalicelib.domain.entities import (
     SYSTEM_TENANT,
@@ -27,11 +28,13 @@ from chalicelib.domain.entities import (
     Sensor,
     Trigger,
     Visibility,
+    WorkflowDefinition,
 )
 from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.installation import OWNED, Owned, Present
-from chalicelib.domain.packs import Component, ComponentType, PackSource
+from chalicelib.domain.packs import PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
+from chalicelib.domain.workflow.parsing import actions_of, parse, permission_sets_of
 from chalicelib.flow import configuration, environments, sensors, timers
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
@@ -242,10 +245,9 @@ def _check_delegation(registry: Registry, installed: Iterable[Owned], access: Ac
                 raise DelegationError(
                     f"{entity.ref} would run with '{ref}', which holds permissions that you do not have"
                 )
-        if isinstance(entity, Rule):
-            for ref in (entity.action_ref, entity.trigger_ref):
-                if ref.partition(".")[0] in private:
-                    raise DelegationError(f"{entity.ref} uses '{ref}', which does not exist for you")
+        for ref in _used(entity):
+            if ref.partition(".")[0] in private:
+                raise DelegationError(f"{entity.ref} uses '{ref}', which does not exist for you")
 
 
 def _handed_on(entity: Owned) -> set[str]:
@@ -254,7 +256,17 @@ def _handed_on(entity: Owned) -> set[str]:
         return set(entity.default_execution_permission_set_refs) - PSEUDO_SETS
     if isinstance(entity, Rule):
         return set(entity.permission_set_refs or ()) - PSEUDO_SETS
+    if isinstance(entity, WorkflowDefinition) and (definition := parse(entity.definition).definition) is not None:
+        return set(permission_sets_of(definition)) - PSEUDO_SETS
     return set()
+
+
+def _used(entity: Owned) -> Iterator[str]:
+    """The actions and triggers that ``entity`` makes use of."""
+    if isinstance(entity, Rule):
+        yield from (entity.action_ref, entity.trigger_ref)
+    elif isinstance(entity, WorkflowDefinition) and (definition := parse(entity.definition).definition) is not None:
+        yield from (ref for _, ref in actions_of(definition))
 
 
 def _wake(services: Services, tenant: str, installed: Iterable[Owned]) -> None:
@@ -288,6 +300,7 @@ def _repository(registry: Registry, kind: ComponentType) -> Repository[Any]:
         PermissionSet: registry.permission_sets,
         Runtime: registry.runtimes,
         Trigger: registry.triggers,
+        WorkflowDefinition: registry.workflows,
         Action: registry.actions,
         Rule: registry.rules,
         Sensor: registry.sensors,

@@ -5,7 +5,15 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, SensorDue, TimersDue, Wake
+from chalicelib.protocol import (
+    EnvironmentRequested,
+    EventAccepted,
+    ExecutionRequested,
+    PolicyChanged,
+    SensorDue,
+    TimersDue,
+    Wake,
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -69,6 +77,10 @@ class Queues:
     def wake(self, message: Wake, *, delay: int = 0) -> None:
         """Have the executor look at an execution, after ``delay`` seconds (at most 900)."""
         self._send_all(self._executions, [(_encode(message).decode(), delay)])
+
+    def policy_changed(self, message: PolicyChanged) -> None:
+        """Have the executor look at those who wait for a slot of an action."""
+        self._send_all(self._executions, [(_encode(message).decode(), 0)])
 
     def environment_requested(self, message: EnvironmentRequested, *, delay: int = 0) -> None:
         """Ask the executor for an environment, after ``delay`` seconds (at most 900)."""

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from chalicelib.domain.executions import WAITING
-from chalicelib.flow import inquiries
+from chalicelib.domain.executions import WAITING, begins_at
+from chalicelib.flow import endings, inquiries, workflows
 from chalicelib.flow.conductor import lost, request_again
+from chalicelib.flow.wakes import wake_at
 from chalicelib.log import logger
 from chalicelib.services import Services
 
@@ -38,10 +39,15 @@ def look_at(services: Services, tenant: str, id_: int, now: datetime) -> None:
     if execution is None:
         return
     inquiries.look_at(services, tenant, execution, now)
+    if execution.status in WAITING and (begins := begins_at(execution)) is not None and begins > now:
+        wake_at(services, tenant, id_, begins)
+        return
     if execution.status in WAITING:
         logger.warning("execution still waiting, requested again", tenant=tenant, execution=id_)
         request_again(services, tenant, execution)
     elif execution.deadline is not None and execution.deadline <= now:
         logger.warning("execution silent past its deadline", tenant=tenant, execution=id_, attempt=execution.attempt)
         lost(services, tenant, id_, execution.attempt)
+    elif execution.attempt == 0 and (missed := workflows.look_at(services, tenant, execution, now)) is not None:
+        endings.carry_out(services, tenant, missed)
     activity.look_again(id_, max(execution.deadline or now, now + LOOK_AGAIN))

@@ -52,10 +52,11 @@ class NamedKey(msgspec.Struct, frozen=True):
 
 
 class Keys(msgspec.Struct, frozen=True):
-    """What the deployment secret says, as far as it concerns keys."""
+    """What the deployment secret says."""
 
     jwt: list[NamedKey]
     master: list[NamedKey]
+    oidc_client_secret: str | None = None
 
 
 class Keyring:
@@ -89,6 +90,10 @@ class Keyring:
         if found is None:
             raise KeyringError(f"master key {kid} is not in the deployment secret")
         return found
+
+    def oidc_client_secret(self) -> str | None:
+        """What the deployment shows to the provider of identities; None: its client is a public one."""
+        return self._load().oidc_client_secret
 
     def _named(self, purpose: Callable[[Keys], list[NamedKey]], kid: str | None) -> NamedKey | None:
         found = _find(purpose(self._load()), kid)

@@ -313,6 +313,7 @@ class Activity:
         now: datetime,
         from_: Collection[ExecutionStatus] = ("running", "canceling"),
         printed: str | None = None,
+        timed_out: bool = False,
     ) -> Execution | None:
         """End the execution with what its current attempt reports; None when the report is not that attempt's."""
         return self.transition(
@@ -324,6 +325,7 @@ class Activity:
             attempt=attempt,
             token_hash=token_hash,
             printed=printed,
+            timed_out=timed_out,
         )
 
     def transition(
@@ -341,6 +343,7 @@ class Activity:
         undo_attempt: bool = False,
         workflow_task: Json = None,
         printed: str | None = None,
+        timed_out: bool = False,
     ) -> Execution | None:
         """Move an execution ``to`` another status, in one conditional write, and return it as it then is.
 
@@ -351,6 +354,8 @@ class Activity:
         actions = self._changes(to, result=result, started_at=started_at, workflow_task=workflow_task)
         if printed is not None:
             actions.append(row.printed.set(rows.text_of(printed, self.spill)))
+        if timed_out:
+            actions.append(row.timed_out.set(1))
         if undo_attempt:
             actions.append(row.attempt.add(-1))
         return self._move(id_, from_, to, now, actions, attempt=attempt, token_hash=token_hash, version=version)
@@ -365,9 +370,12 @@ class Activity:
         result: Json = None,
         started_at: datetime | None = None,
         workflow_task: Json = None,
+        timed_out: bool = False,
     ) -> Move:
         """:meth:`transition` as part of a transaction that somebody else writes."""
         actions = self._changes(to, result=result, started_at=started_at, workflow_task=workflow_task)
+        if timed_out:
+            actions.append(self._tables.executions.timed_out.set(1))
         return self._moved(id_, from_, to, now, actions)
 
     def _changes(
@@ -393,6 +401,14 @@ class Activity:
         elif to in WAITING:
             actions += [row.token.remove(), row.deadline.remove()]
         return actions
+
+    def enter(self, id_: int, lane: int) -> Execution | None:
+        """Write down in which lane a waiting execution stands (``domain.admission``); None when it does not wait."""
+        row = self._tables.executions(partition(self._tenant, rows.EXECUTION), id_)
+        model = self._tables.executions
+        if not _update(row, [model.lane.set(lane)], model.status.is_in(*WAITING)):
+            return None
+        return rows.execution_of(row, self._blobs.get)
 
     def look_again(self, id_: int, when: datetime) -> None:
         """Have the sweeper look at an open execution at ``when`` instead of now; nothing happens to one that ended."""

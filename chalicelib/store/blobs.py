@@ -35,9 +35,14 @@ class Blobs:
         self._bucket = bucket
         self._prefix = f"{tenant}/"
 
-    def put(self, name: str, content: bytes, content_type: str = "application/octet-stream") -> str:
-        """Store ``content`` and return ``name``."""
-        clients.s3().put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, ContentType=content_type)
+    def put(
+        self, name: str, content: bytes, content_type: str = "application/octet-stream", *, kind: str | None = None
+    ) -> str:
+        """Store ``content`` and return ``name``. ``kind``: as for :meth:`presigned_post`."""
+        tagged = {"Tagging": f"kind={kind}"} if kind else {}
+        clients.s3().put_object(
+            Bucket=self._bucket, Key=self._prefix + name, Body=content, ContentType=content_type, **tagged
+        )
         return name
 
     def put_value(self, content: bytes, folder: str = "values") -> str:

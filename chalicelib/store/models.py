@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pynamodb.attributes import Attribute, NumberSetAttribute, UnicodeAttribute
+from pynamodb.attributes import Attribute, NumberSetAttribute, UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.connection import Connection
 from pynamodb.constants import NUMBER
 from pynamodb.indexes import (
@@ -180,6 +180,7 @@ class ExecutionRow(ActivityRow):
     result = UnicodeAttribute(attr_name="rs", null=True)
     printed = UnicodeAttribute(attr_name="o", null=True)
     workflow_task = UnicodeAttribute(attr_name="w", null=True)
+    timed_out = IntegerAttribute(attr_name="to", null=True)
     rest = UnicodeAttribute(attr_name="b", null=True)  # what never changes and nobody filters by
     parent = UnicodeAttribute(attr_name="pa", null=True)
     seat = IntegerAttribute(attr_name="g", null=True)
@@ -212,6 +213,31 @@ class TimerRow(Model):
     fired = IntegerAttribute(attr_name="lf", null=True)  # when it really fired last
 
     by_due = _ByDue()
+
+
+class RunRow(Model):
+    """A workflow run (``domain.workflow.state``): what it was started with, and how far it has come."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    version = IntegerAttribute(attr_name="v", null=True)
+    origin = UnicodeAttribute(attr_name="og", null=True)
+    state = UnicodeAttribute(attr_name="wf", null=True)
+
+
+class StepRow(Model):
+    """What one step of a workflow run did; ``id`` is the version that it led to."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    created = IntegerAttribute(attr_name="c", null=True)
+    notes = UnicodeAttribute(attr_name="no", null=True)
 
 
 class PollRow(Model):
@@ -284,7 +310,7 @@ class GateRow(Model):
 
 
 class NoteRow(Model):
-    """Small facts with an end: answers remembered by idempotency key, and counters."""
+    """Small facts with an end: answers remembered by idempotency key, counters, lists of names."""
 
     class Meta:
         table_name: str = ""
@@ -293,6 +319,7 @@ class NoteRow(Model):
     id = IntegerAttribute(range_key=True)
     value = UnicodeAttribute(attr_name="va", null=True)
     number = IntegerAttribute(attr_name="n", null=True)
+    names = UnicodeSetAttribute(attr_name="ns", null=True)
     expires = IntegerAttribute(attr_name="ttl", null=True)  # seconds since 1970; DynamoDB deletes it within two days
 
 
@@ -306,6 +333,8 @@ class Tables:
     executions: type[ExecutionRow]
     timers: type[TimerRow]
     polls: type[PollRow]
+    runs: type[RunRow]
+    steps: type[StepRow]
     inquiries: type[InquiryRow]
     askings: type[AskingRow]
     gates: type[GateRow]
@@ -326,6 +355,8 @@ def open_tables(registry: str, activity: str) -> Tables:
         executions=_bind(ExecutionRow, activity),
         timers=_bind(TimerRow, activity),
         polls=_bind(PollRow, activity),
+        runs=_bind(RunRow, activity),
+        steps=_bind(StepRow, activity),
         inquiries=_bind(InquiryRow, activity),
         askings=_bind(AskingRow, activity),
         gates=_bind(GateRow, activity),

@@ -14,11 +14,13 @@ from chalicelib.domain.quotas import Quotas
 from chalicelib.domain.refs import tenant_slug
 from chalicelib.store import rows
 from chalicelib.store.activity import Activity
+from chalicelib.store.artifacts import Artifacts
 from chalicelib.store.blobs import Blobs, forget_stored
 from chalicelib.store.gates import Gates
 from chalicelib.store.gates import gated as gated_tenants
 from chalicelib.store.idempotency import Hits, Idempotency
 from chalicelib.store.inquiries import Inquiries
+from chalicelib.store.lanes import Lanes
 from chalicelib.store.listing import Cursors
 from chalicelib.store.models import SEPARATOR, open_tables, partition
 from chalicelib.store.polls import Polls, Refusals
@@ -28,6 +30,7 @@ from chalicelib.store.removal import Removal
 from chalicelib.store.timers import StoredTimer, Timers, stored_timer
 from chalicelib.store.token_notes import TokenNotes
 from chalicelib.store.usage import Usage
+from chalicelib.store.workflows import Workflows
 
 D = TypeVar("D", bound=Definition)
 
@@ -42,16 +45,19 @@ class TenantStore:
     registry: Registry
     activity: Activity
     blobs: Blobs
+    artifacts: Artifacts
     idempotency: Idempotency
     hits: Hits
     timers: Timers
     polls: Polls
+    workflows: Workflows
     refusals: Refusals
     inquiries: Inquiries
     token_notes: TokenNotes
     removal: Removal
     usage: Usage
     gates: Gates
+    lanes: Lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,13 @@ class Store:
         self._bucket = bucket
         self._cursors = Cursors()
         self._listeners: list[Callable[[str], None]] = []
+        self._quotas: Callable[[str], Quotas] = lambda _: Quotas()
         self._renewals: list[Callable[[], None]] = [forget_stored]
         self._opened = lru_cache(maxsize=_OPEN_TENANTS)(self._open)
 
     def tenant(self, tenant: str) -> TenantStore:
         """What ``tenant`` has stored. Raises ValueError for a name that could not be a tenant's slug."""
         return self._opened(tenant)
-        self._quotas: Callable[[str], Quotas] = lambda _: Quotas()
 
     def _open(self, tenant: str) -> TenantStore:
         tenant_slug(tenant)
@@ -88,16 +94,19 @@ class Store:
             registry=Registry(self._tables, partial(Blobs, self._bucket), tenant, self._committed, self._quotas_of),
             activity=activity,
             blobs=blobs,
+            artifacts=Artifacts(self._tables, tenant),
             idempotency=idempotency,
             hits=Hits(self._tables, tenant),
             timers=Timers(self._tables, tenant, activity),
             polls=Polls(self._tables, tenant),
+            workflows=Workflows(self._tables, blobs, tenant),
             refusals=Refusals(self._tables, tenant),
             inquiries=Inquiries(self._tables, blobs, tenant),
             token_notes=TokenNotes(self._tables, tenant),
             removal=Removal(self._tables, blobs, tenant),
             usage=Usage(self._tables, tenant),
             gates=Gates(self._tables, tenant),
+            lanes=Lanes(self._tables, tenant),
         )
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
@@ -108,6 +117,13 @@ class Store:
         for listener in self._listeners:
             listener(tenant)
 
+    def limit(self, quotas: Callable[[str], Quotas]) -> None:
+        """Hold what tenants define against ``quotas`` from now on, instead of the defaults."""
+        self._quotas = quotas
+
+    def _quotas_of(self, tenant: str) -> Quotas:
+        return self._quotas(tenant)
+
     def on_renewal(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` told when tenants may have come or gone: what it remembers by a tenant's slug may be of an
         earlier tenant."""
@@ -117,13 +133,6 @@ class Store:
         """The system's registry has changed, and with it perhaps the tenants."""
         for listener in self._renewals:
             listener()
-    def limit(self, quotas: Callable[[str], Quotas]) -> None:
-        """Hold what tenants define against ``quotas`` from now on, instead of the defaults."""
-        self._quotas = quotas
-
-    def _quotas_of(self, tenant: str) -> Quotas:
-        return self._quotas(tenant)
-
 
     def begin(self, tenant: str, version: int) -> None:
         """Let the registry of a new tenant count its versions from ``version`` on, which no earlier tenant of the slug

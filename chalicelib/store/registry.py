@@ -351,11 +351,14 @@ def decode(type_: type[D], row: RegistryRow, blobs: Blobs) -> D:
 
 
 def group_of(entity: Definition) -> str | None:
-    """What a definition is looked up by besides its ref: a rule's trigger, a key's owner, a token's identity."""
+    """What a definition is looked up by besides its ref: a rule's trigger, a key's owner, a token's identity, who an
+    identity is elsewhere."""
     if isinstance(entity, Rule):
         return entity.trigger_ref
     if isinstance(entity, IntegrationToken):
         return str(entity.identity)
+    if isinstance(entity, Identity):
+        return entity.external.key if entity.external else None
     if isinstance(entity, Tenant):
         return "deleting" if entity.deleting else None
     if isinstance(entity, Key):

@@ -274,7 +274,7 @@ class _Run:
         if waiting:
             self.step.stop = Stop(waiting, running=True)
         self._drop_children()
-        error = f"Workflow timed out after {self.definition.timeout} seconds"
+        error = f"Workflow timed out after {self.world.origin.timeout} seconds"
         self._end(End("failed", {"error": error, "succeeded": False}, timed_out=True))
 
     def _drop_children(self) -> None:

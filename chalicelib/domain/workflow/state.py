@@ -84,6 +84,15 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
         return [name for name, task in self.tasks.items() if task.status in statuses]
 
 
+class Again(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """What a run takes up: of the run of ``execution``, the ``tasks`` that are to run again. ``reset``: with all their
+    items, not only with those that failed."""
+
+    execution: int
+    tasks: list[str]
+    reset: bool = False
+
+
 class Origin(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """What a run was started with, and hands on to its executions; never changes."""
 
@@ -101,4 +110,6 @@ class Origin(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     trigger_ref: str | None = None
     env_vars: dict[str, str] | None = None
     root: int | None = None
+    again: Again | None = None
+    timeout: int | None = None  # seconds
     deadline: datetime | None = None

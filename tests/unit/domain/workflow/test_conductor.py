@@ -382,7 +382,9 @@ def test_a_cancelled_run_ends_when_nothing_is_left_running(policy: str, running:
 
 
 def test_a_run_that_takes_too_long_ends_at_once() -> None:
-    run = Run(definition_of({"name": "a"}, timeout=60)).begin()
+    run = Run(definition_of({"name": "a"}))
+    run.origin = msgspec.structs.replace(run.origin, timeout=60)
+    run.begin()
     run.advance(Expired())
     assert run.stopped[0].running
     assert run.over.timed_out
