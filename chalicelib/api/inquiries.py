@@ -1,7 +1,7 @@
 """Routes of inquiries (contract: http-api 1.4, Inquiries; semantics §2.8).
 
-Grants decide over inquiries (README 3). Beyond them, whoever is asked by name or by role may read and answer: to be asked
-is permission enough.
+Grants decide over inquiries (README 3). Beyond them, whoever is asked by name or by role may read and answer: to be
+asked is permission enough.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def list_inquiries(call: Call) -> Page[InquirySummary]:
     """Inquiries, newest first. Everybody may list those that are assigned to them (``assigned_to``: the own id); all
     others need inquiries:read."""
     query: InquiryQuery = call.query
-    if query.assigned_to != call.principal.identity_id or call.principal.token_type != "access":  # noqa: S105
+    if not _is_own(call, query.assigned_to):
         _require(call, "read")
     return _page(call, query, status=query.status, execution=query.execution, assigned_to=query.assigned_to)
 
@@ -105,9 +105,10 @@ def create_inquiry(call: Call) -> Data[InquiryResponse]:
     if execution is None:
         raise NotFound.of("Execution", body.execution)
     _require(call, "create", call.context_of(execution))
-    names = ("prompt", "response_schema", "assigned_to", "assigned_role", "required", "exclude_asker", "escalation")
+    names = ("prompt", "response_schema", "assigned_to", "assigned_role", "required", "exclude_asker")
     question = Question(
         **{name: getattr(body, name) for name in names},
+        escalation=body.escalation or [],
         default_response=body.default_response,
         timeout_seconds=body.timeout_seconds,
     )
@@ -137,7 +138,8 @@ def create_inquiry(call: Call) -> Data[InquiryResponse]:
 def get_inquiry(call: Call, inquiry_id: int) -> Data[InquiryResponse]:
     """One inquiry with what was answered, for inquiries:read and for whoever is asked."""
     inquiry = _found(call, inquiry_id)
-    if not (call.principal.token_type == "access" and is_asked(inquiry, _person(call, inquiry))):  # noqa: S105
+    person = _person(call, inquiry)
+    if not (call.principal.token_type == "access" and is_asked(inquiry, person)):  # noqa: S105
         _require(call, "read", _context(call, inquiry))
     return Data(InquiryResponse.of(inquiry))
 
@@ -279,11 +281,16 @@ def _context(call: Call, inquiry: Inquiry) -> Context:
     )
 
 
+def _is_own(call: Call, assigned_to: int | None) -> bool:
+    """Whether somebody asks for what is assigned to them: as a person, not by a program."""
+    return assigned_to == call.principal.identity_id and call.principal.token_type == "access"  # noqa: S105
+
+
 def _page(call: Call, query: InquiryPageQuery, **wanted: Any) -> Page[InquirySummary]:
     offset, limit = query.window
-    if not call.allows("inquiries", "read", Context(owner_identity=_NOBODY)):
-        me = call.principal.identity_id if wanted.get("assigned_to") == call.principal.identity_id else None
-        wanted["allowed"] = lambda inquiry: me is not None or call.allows("inquiries", "read", _context(call, inquiry))
+    everybodys = Context(owner_identity=_NOBODY)
+    if not _is_own(call, wanted.get("assigned_to")) and not call.allows("inquiries", "read", everybodys):
+        wanted["allowed"] = lambda inquiry: call.allows("inquiries", "read", _context(call, inquiry))
     store = call.services.store.tenant(call.tenant).inquiries
     found, total = store.find(InquiryFilter(**wanted), offset=offset, limit=limit)
     pagination = Pagination(

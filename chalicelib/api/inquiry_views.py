@@ -29,7 +29,7 @@ class CreateInquiryRequest(Body, kw_only=True, frozen=True):
     assigned_role: RoleName | None = None
     required: Required = 1
     exclude_asker: bool = False
-    escalation: Annotated[list[Step], msgspec.Meta(max_length=MAX_STEPS)] = []
+    escalation: Annotated[list[Step], msgspec.Meta(max_length=MAX_STEPS)] | None = None
     default_response: Json = None
 
 

@@ -174,10 +174,10 @@ def _identify(services: Services, snapshot: Snapshot, who: Who) -> int | None:
     identities = services.store.tenant(snapshot.tenant).registry.identities
     if isinstance(who, str):
         found = snapshot.identity(who) or identities.get(who)
-        if found is None and who.isdecimal():
-            found = identities.by_id(int(who))
+        if found is None and who.isdecimal() and len(who) < 20:
+            found = identities.by_id(int(who), own=True)
     else:
-        found = identities.by_id(who)
+        found = snapshot.identity_by_id(who) or identities.by_id(who, own=True)
     return None if found is None else found.id
 
 
