@@ -9,6 +9,7 @@ import contextvars
 import functools
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -175,10 +176,17 @@ class Emulator:
 
     def _wake_consumers_at_once(self) -> None:
         """Lets queues' consumers notice a message within 5 ms, not 50: each write to a table with a stream counts as a
-        false alarm, after which MiniStack looks away for that long."""
+        false alarm, after which MiniStack looks away for that long. And a delayed message when its delay is over, as
+        the long polls of AWS do: MiniStack looks for those once a second."""
         from ministack.services import lambda_svc
 
+        alarm = lambda_svc._esm_wake
+
+        def wait(timeout: float) -> bool:
+            return bool(alarm.wait(min(timeout, _until_a_message_shows())))
+
         lambda_svc._ESM_IDLE_WAKE_GAP_SECONDS = 0.005
+        lambda_svc._esm_wake = types.SimpleNamespace(set=alarm.set, clear=alarm.clear, wait=wait)
 
     def _name_queues_without_the_port(self) -> None:
         """Keeps queues findable when a state is opened on another port: MiniStack knows a queue by its URL, port
@@ -279,6 +287,16 @@ class Emulator:
         from ministack.core import lambda_runtime
 
         lambda_runtime.reset()
+
+
+def _until_a_message_shows() -> float:
+    """Seconds until the next message that is hidden now can be received."""
+    from ministack.services import sqs
+
+    now = time.time()
+    queues = list(sqs._queues._data.values())
+    shows = (message.get("visible_at", 0) for queue in queues for message in list(queue["messages"]))
+    return min((at - now for at in shows if at > now), default=math.inf)
 
 
 def _event_age(function: dict[str, Any]) -> float:
