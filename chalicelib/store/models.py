@@ -183,6 +183,7 @@ class ExecutionRow(ActivityRow):
     timed_out = IntegerAttribute(attr_name="to", null=True)
     rest = UnicodeAttribute(attr_name="b", null=True)  # what never changes and nobody filters by
     parent = UnicodeAttribute(attr_name="pa", null=True)
+    lane = IntegerAttribute(attr_name="ln", null=True)
     seat = IntegerAttribute(attr_name="g", null=True)
     state = UnicodeAttribute(attr_name="st", null=True)
     due = UnicodeAttribute(attr_name="du", null=True)
