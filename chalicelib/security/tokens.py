@@ -188,8 +188,8 @@ class Tokens:
             "exp": int((now + life).timestamp()),
             "token_type": token_type,
             "tenant": tenant,
-            "tenant_id": self._born(tenant),
         }
+        more["tenant_id"] = self._born(tenant)
         claims |= {name: value for name, value in more.items() if value is not None}
         return jwt.encode(claims, key.secret, algorithm=_ALGORITHM, headers={"kid": key.kid})
 

@@ -24,6 +24,7 @@ from chalicelib import clients
 from chalicelib.api import adapter
 from chalicelib.api.routing import Request
 from chalicelib.domain.entities import Grant, Identity, PermissionAssignment, PermissionSet
+from chalicelib.flow.bootstrap import ensure_tenant
 from chalicelib.services import Services
 from chalicelib.store.registry import Put
 
@@ -86,6 +87,8 @@ class Api:
     def as_role(self, *permission_set_refs: str, login: str | None = None, tenant: str | None = None) -> "Api":
         """A new identity that holds these permission sets (none: no permissions), signed in."""
         tenant = tenant or self.tenant
+        if tenant != self.services.settings.default_tenant:
+            ensure_tenant(self.services, tenant)
         registry = self.services.store.tenant(tenant).registry
         now = self.services.clock()
         identity = Identity(

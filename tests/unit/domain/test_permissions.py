@@ -152,7 +152,7 @@ def test_the_default_sets_name_what_exists() -> None:
         for each in grants:
             assert each.resource in RESOURCES
             assert set(each.actions) <= set(ACTIONS)
-    assert list(DEFAULT_SETS) == ["core.admin", "core.editor", "core.executor", "core.viewer"]
+    assert list(DEFAULT_SETS) == ["core.admin", "core.editor", "core.executor", "core.viewer", "core.platform_admin"]
 
 
 @pytest.mark.parametrize(
