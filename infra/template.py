@@ -33,6 +33,7 @@ RUNNER_SECONDS: Final = 900  # Lambda's most
 RUNNER_EVENT_AGE_SECONDS: Final = 60  # a run that found no room for so long comes back; less than any lease's grace
 RETENTION_DAYS: Final = 30
 LOG_DAYS: Final = 7  # for which what actions printed is kept whole (semantics §2.6)
+ARTIFACT_DAYS: Final = 30  # for which a workflow run's files are kept, from when they were written
 RECEIVES: Final = 5  # deliveries before a message counts as dead (AWS advises at least 5)
 
 
@@ -406,6 +407,12 @@ def _storage() -> Resources:
                             "Status": "Enabled",
                             "TagFilters": [{"Key": "kind", "Value": "log"}],
                             "ExpirationInDays": LOG_DAYS,
+                        },
+                        {
+                            "Id": "forget-artifacts",
+                            "Status": "Enabled",
+                            "TagFilters": [{"Key": "kind", "Value": "artifacts"}],
+                            "ExpirationInDays": ARTIFACT_DAYS,
                         },
                     ]
                 },

@@ -38,6 +38,7 @@ class Job:
         self.command: list[str] = fields["command"]
         self.in_process: bool = fields["in_process"]
         self.files: dict[str, str] = fields["files"]
+        self.artifacts: str | None = fields["artifacts"]
         self.unnamed: str | None = fields["unnamed"]
         self.environment: dict[str, str] = fields["environment"]
         self.folder: str | None = fields["folder"]
@@ -57,7 +58,7 @@ def become(streams: list[int], means: confinement.Means) -> NoReturn:
     try:
         job = Job(_read(source))
         _take_streams(standard, report)
-        folder = confinement.confine(means, group=job.group, memory=job.memory, visible=job.visible)
+        folder = confinement.confine(means, group=job.group, memory=job.memory, visible=job.visible, own=job.artifacts)
         command = _settle(job, folder)
         scripts = [_prepare_script(command, job)] if job.in_process else []
         if not scripts:
@@ -91,8 +92,10 @@ def _take_streams(standard: list[int], report: int) -> None:
 
 def _settle(job: Job, folder: str) -> list[str]:
     """Files, environment and working folder. Returns the command with its places filled in."""
-    artifacts = os.path.join(folder, "artifacts")
-    os.mkdir(artifacts)
+    artifacts = job.artifacts
+    if artifacts is None:
+        artifacts = os.path.join(folder, "artifacts")
+        os.mkdir(artifacts)
     for name, text in job.files.items():
         with open(os.path.join(folder, name), "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)

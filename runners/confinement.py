@@ -81,15 +81,16 @@ def prepare(base: str, *, alone: bool = False) -> Means:
     return means
 
 
-def confine(means: Means, *, group: int | None, memory: int | None, visible: list[str]) -> str:
-    """Confine the calling process, for good; ``visible`` are folders that it may read. Returns its private folder.
+def confine(means: Means, *, group: int | None, memory: int | None, visible: list[str], own: str | None = None) -> str:
+    """Confine the calling process, for good; ``visible`` are folders that it may read, and ``own`` is one outside of
+    its private folder that is to be its own as well. Returns its private folder.
 
     Raises ``OSError`` where something that should work does not: then nothing of the tenant's may run.
     """
     os.setsid()
     os.umask(0o077)
     _first_to_die()
-    visible = [*visible, sys.base_prefix]
+    visible = [*visible, sys.base_prefix, *([own] if own else [])]
     folder = os.path.join(means.base, str(os.getpid()))
     if means.namespaces:
         kernel.unshare(kernel.NEW_MOUNTS | kernel.NEW_IPC)
@@ -103,6 +104,8 @@ def confine(means: Means, *, group: int | None, memory: int | None, visible: lis
         user = means.user()
         group = user if group is None else group
         os.chown(folder, user, group)
+        if own:
+            _hand_over(own, user, group)
         os.setgroups([])
         os.setresgid(group, group, group)
         os.setresuid(user, user, user)
@@ -111,7 +114,7 @@ def confine(means: Means, *, group: int | None, memory: int | None, visible: lis
     kernel.die_with_parent(signal.SIGKILL)
     kernel.no_new_privileges()
     if means.landlock and not means.namespaces:
-        kernel.landlock(means.landlock, [*_SYSTEM, *means.settings, *visible], [folder])
+        kernel.landlock(means.landlock, [*_SYSTEM, *means.settings, *visible], [folder, *([own] if own else [])])
     # Whoever runs under this user may look at itself; the fork has taken "no" over from the zygote.
     kernel.set_dumpable(on=True)
     return folder
@@ -151,6 +154,14 @@ def _cover(path: str, keep: list[str], *, size: int, mode: int) -> None:
         os.umask(umask)
         kernel.mount_again(source, folder)
         os.close(source)
+
+
+def _hand_over(folder: str, user: int, group: int) -> None:
+    """What the runner has laid out, in a folder that no execution has reached yet."""
+    os.chown(folder, user, group)
+    for within, folders, files in os.walk(folder):
+        for name in folders + files:
+            os.chown(os.path.join(within, name), user, group, follow_symlinks=False)
 
 
 def fits(folder: str) -> bool:

@@ -16,30 +16,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import msgspec
 
 from chalicelib.protocol import Build, EnvironmentBuilt, Upload
 from runners.capture import Capture, Captured
 from runners.child import FOLDER
+from runners.presigned import upload
 from runners.programs import PATH, RuntimeMissingError, installation_of, node
 from runners.sandbox import Ended, Job, Sandbox
 
 SHOWN_LINES: Final = 25  # of what the installer said
 _LONGEST_LINE: Final = 500
-_UPLOAD_ATTEMPTS: Final = 3
-_UPLOAD_TIMEOUT: Final = 120.0
-_BLOCK: Final = 1 << 20
 _MEGABYTE: Final = 1 << 20
 
 Put = Callable[[Upload, IO[bytes], int], None]
-
-
-class UploadError(Exception):
-    """The environment was built but could not be stored: another runner should try."""
 
 
 class Spool(Capture):
@@ -89,7 +83,8 @@ def build(
 ) -> EnvironmentBuilt:
     """Install and upload what ``order`` asks for. ``files`` is the root of the pack's files.
 
-    What the manifest or the packages did wrong is a report. Raises :class:`UploadError`, and the sandbox's errors.
+    What the manifest or the packages did wrong is a report. Raises OSError when it cannot be stored,
+    and the sandbox's errors: another runner should try.
     """
     started = time.monotonic()
     try:
@@ -122,41 +117,6 @@ def last_lines(said: Captured) -> str:
     text = (said.head + b"\n" + said.tail).decode("utf-8", "replace")
     lines = ["".join(c if c.isprintable() else " " for c in line.rstrip()) for line in text.splitlines()]
     return "\n".join([line[:_LONGEST_LINE] for line in lines if line][-SHOWN_LINES:])
-
-
-def upload(target: Upload, file: IO[bytes], size: int) -> None:
-    """Put ``file`` where ``target`` says, with a few attempts. Raises :class:`UploadError`."""
-    import urllib3  # comes with botocore
-    from urllib3.filepost import encode_multipart_formdata
-
-    mark = "the file goes here"
-    form: dict[str, Any] = {**target.fields, "file": ("environment.tar.gz", mark, "application/gzip")}
-    body, kind = encode_multipart_formdata(form)
-    before, after = body.split(mark.encode())
-    headers = {"Content-Type": kind, "Content-Length": str(len(before) + size + len(after))}
-    said = "nothing"
-    for attempt in range(_UPLOAD_ATTEMPTS):
-        time.sleep(0.2 * attempt)
-        file.seek(0)
-        parts = _parts(before, file, after)
-        try:
-            answer = urllib3.request(
-                "POST", target.url, body=parts, headers=headers, timeout=_UPLOAD_TIMEOUT, retries=False
-            )
-        except urllib3.exceptions.HTTPError as error:
-            said = type(error).__name__
-            continue
-        if answer.status < 300:
-            return
-        said = f"status {answer.status}"
-    raise UploadError(f"the environment could not be stored: {said}")
-
-
-def _parts(before: bytes, file: IO[bytes], after: bytes) -> Iterator[bytes]:
-    yield before
-    while block := file.read(_BLOCK):
-        yield block
-    yield after
 
 
 def _failure(ended: Ended, spool: Spool, timeout: float) -> str | None:

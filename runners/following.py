@@ -28,6 +28,7 @@ class Outcome(msgspec.Struct, frozen=True):
     log_parts: dict[str, int] = {}
     printed: str | None = None
     log: dict[str, Json] = {}
+    artifacts: int = 0  # bytes of the archive with what it has changed
 
 
 def followed(run: Run, start: Callable[[Capture, Capture], Ended], timeout: float, redactor: Redactor) -> Outcome:

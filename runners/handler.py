@@ -17,7 +17,7 @@ import msgspec
 from chalicelib.protocol import Build, EnvironmentBuilt, Poll, Run, RunFinished, SensorPolled
 from runners import kernel, results
 from runners.cancellation import Cancellation
-from runners.sandbox import TERMINATION_GRACE, Ended, Sandbox
+from runners.sandbox import TERMINATION_GRACE, Ended, Job, Sandbox
 
 # Before anything else: the zygote starts while the rest is being imported, and is not a copy of any of it.
 _sandbox = Sandbox()
@@ -34,6 +34,7 @@ from runners.redaction import Redactor  # noqa: E402
 Json = Any
 
 UPLOADING: Final = 60.0  # seconds that are kept for storing an environment
+STORING: Final = 30.0  # and for storing what a run leaves to others
 _MEGABYTE: Final = 1024 * 1024
 _HEADROOM: Final = 64 * _MEGABYTE  # of the function's memory, for this process
 
@@ -52,6 +53,8 @@ class Runner:
     def carry_out(self, run: Run, *, seconds_left: float | None = None) -> RunFinished:
         """Run it. ``seconds_left``: what the invocation has. Raises what is the platform's fault (module docstring)."""
         started = time.monotonic()
+        if seconds_left is not None and run.artifacts is not None:
+            seconds_left -= STORING
         outcome = self._outcome(run, _affordable(run.timeout, seconds_left))
         duration = round((time.monotonic() - started) * 1000)
         fields = {"tenant": run.tenant, "execution": run.execution, "attempt": run.attempt, "runner": run.runner}
@@ -67,6 +70,7 @@ class Runner:
             duration_ms=duration,
             log_parts=outcome.log_parts,
             printed=outcome.printed,
+            artifacts=outcome.artifacts,
         )
 
     def build(self, order: Build, *, seconds_left: float | None = None) -> EnvironmentBuilt:
@@ -127,6 +131,22 @@ class Runner:
         except (NoSuchFileError, RuntimeMissingError) as error:
             return Outcome(*could_not_start(str(error)))
 
+        if run.artifacts is None:
+            return self._followed(run, job, stdin, timeout, redactor)
+        from runners import artifacts  # imports that only tasks of workflows need
+
+        try:
+            shared = artifacts.SharedFolder(self._sandbox.base, run.artifacts)
+        except artifacts.ArtifactsError as error:
+            return Outcome(*could_not_start(str(error)))
+        try:
+            job = msgspec.structs.replace(job, artifacts=str(shared.path))
+            outcome = self._followed(run, job, stdin, timeout, redactor)
+            return artifacts.stored(shared, outcome)
+        finally:
+            shared.remove()
+
+    def _followed(self, run: Run, job: Job, stdin: bytes, timeout: float, redactor: Redactor) -> Outcome:
         def start(stdout: Capture, stderr: Capture) -> Ended:
             return self._sandbox.run(
                 job, stdin, timeout=timeout, stdout=stdout, stderr=stderr, cancellation=Cancellation(run.stop_url)

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from runners import zygote
+from runners import confinement, zygote
 from runners.cancellation import Cancellation, never
 from runners.capture import Capture, Captured
 from runners.child import FOLDER, UNNAMED
@@ -28,6 +28,7 @@ from runners.child import FOLDER, UNNAMED
 __all__ = ["FOLDER", "UNNAMED", "Ended", "Job", "Sandbox", "SandboxBrokenError"]
 
 TERMINATION_GRACE: Final = 5.0  # seconds between SIGTERM and SIGKILL (semantics §2.6)
+DISK_CHECK: Final = 0.25  # seconds between two looks at a folder
 LAST_WORDS: Final = 0.2  # seconds for a pipeline's tail that outlives its shell
 _BLOCK: Final = 1 << 16
 _START: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from runners.zygote import main; main()"
@@ -46,6 +47,7 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     command: list[str]  # a program and its arguments; with `in_process` a Python file and its arguments
     in_process: bool = False
     files: dict[str, str] = {}  # written into the private folder before it starts
+    artifacts: str | None = None  # a folder outside of the private one that becomes its own; None: one within
     unnamed: str | None = None  # text with secrets in it, for a file without a name: UNNAMED in `command`
     environment: dict[str, str] = {}  # all of it, but for HOME, TMPDIR and ATTUNE_ARTIFACTS_DIR
     folder: str | None = None  # where it starts; None: in its private folder
@@ -99,6 +101,7 @@ class Sandbox:
         """
         try:
             run = _Run(self._control, timeout, stdout or Capture(), stderr or Capture(), cancellation or never())
+            run.watch(job.artifacts)
             return run.carry_out(_encode(job), stdin)
         except (OSError, SandboxBrokenError) as error:
             with contextlib.suppress(OSError):
@@ -171,6 +174,13 @@ class _Run:
         self._timed_out = self._cancelled = self._disk_full = False
         self._ended: tuple[int, float, int] | None = None  # wait status, CPU seconds, peak memory
         self._ended_at = 0.0
+        self._watched = ""
+        self._watch = math.inf  # when to look at it
+
+    def watch(self, folder: str | None) -> None:
+        """Keep ``folder``, which has no size of its own, from filling the disk."""
+        if folder is not None:
+            self._watched, self._watch = folder, 0.0
 
     def carry_out(self, job: bytes, stdin: bytes) -> Ended:
         started = self._ended_at = time.monotonic()
@@ -236,13 +246,19 @@ class _Run:
             os.close(writing)
 
     def _step(self) -> None:
-        until = min(self._cancellation.due, math.inf if self._next is None else self._next[0])
+        until = min(self._cancellation.due, self._watch, math.inf if self._next is None else self._next[0])
         ready = self._selector.select(None if until == math.inf else max(0.0, until - time.monotonic()))
         for key, _ in ready:
             key.data()
         if self._next is not None and time.monotonic() >= self._next[0]:
             due, self._next = self._next[1], None
             due()
+        if time.monotonic() >= self._watch:
+            self._watch = time.monotonic() + DISK_CHECK
+            if not confinement.fits(self._watched):
+                self._watch = math.inf
+                self._disk_full = True
+                self._kill()
         if self._cancellation.heard():
             self._cancelled = True
             self._terminate()
@@ -267,6 +283,7 @@ class _Run:
         if what == zygote.EXITED:
             self._exited = True
             self._cancellation.settle()
+            self._watch = math.inf
             self._ended_at = time.monotonic()
             if self._listening:
                 self._next = (self._ended_at + LAST_WORDS, self._end)

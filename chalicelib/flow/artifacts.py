@@ -1,8 +1,8 @@
 """``ATTUNE_ARTIFACTS_DIR``: a folder that the executions of one workflow run share (docs/decisions/014-artifacts.md).
 
-    claim ── manifest, one read ──► URLs of the archives, a form for one more ──► runner: unpacks, runs, packs what changed
-                ▲                                                                               │
-                └── name of the archive ◄── conductor, before the execution ends ◄── results ───┘
+    claim ── manifest, one read ──► URLs of the archives, a form for one more ──► runner: unpacks, runs, packs
+                ▲                                                                              │ what changed
+                └── name of the archive ◄── conductor, before the execution ends ◄── results ──┘
 
 An execution without a workflow costs nothing of this; a task that finds nothing and leaves nothing costs the read.
 """
@@ -43,8 +43,8 @@ def shared(services: Services, tenant: str, execution: Execution) -> Artifacts |
 
 
 def take_in(services: Services, finished: RunFinished) -> None:
-    """Let those that come after find what a run has left. To be called before its end is written, which starts them; may
-    be repeated. A report that is not of the current attempt is dropped (design §3)."""
+    """Let those that come after find what a run has left. To be called before its end is written, which starts them;
+    may be repeated. A report that is not of the current attempt is dropped (design §3)."""
     opened = services.store.tenant(finished.tenant)
     execution = opened.activity.get_execution(finished.execution)
     if (

@@ -22,7 +22,7 @@ from helpers.fixtures import pack_archive
 from helpers.wheels import npm_tarball, wheel, wheel_name
 
 from chalicelib.protocol import Build, EnvironmentBuilt, Pack, Run, RunFinished, Upload
-from runners import environments
+from runners import presigned
 from runners.handler import Runner
 
 pytestmark = pytest.mark.slow
@@ -260,14 +260,14 @@ def test_an_environment_that_is_too_large_is_refused(platform: Platform) -> None
 
 
 def test_storing_survives_a_hiccup_and_gives_up(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runners.environments.time.sleep", lambda _: None)
+    monkeypatch.setattr("runners.presigned.time.sleep", lambda _: None)
     target = Upload(url=f"{platform.url}/bucket", fields={"key": "it"}, most=100)
     platform.statuses[:] = [503]
-    environments.upload(target, io.BytesIO(b"bytes"), 5)
+    presigned.upload(target, io.BytesIO(b"bytes"), 5)
     assert platform.objects["/it"] == b"bytes"
     platform.statuses[:] = [403] * 3
-    with pytest.raises(environments.UploadError, match="status 403"):
-        environments.upload(target, io.BytesIO(b"bytes"), 5)
+    with pytest.raises(OSError, match="status 403"):
+        presigned.upload(target, io.BytesIO(b"bytes"), 5)
 
 
 def test_the_pip_that_python_brings_will_do(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
