@@ -212,7 +212,7 @@ def _with_workflow(call: Call, action: Action, definition: Json) -> tuple[Action
     if definition is None and action.workflow_def is None:
         return action, [], []
     warnings = [] if definition is None else checked(call, action.ref, definition, "workflow_definition")
-    current = None if action.workflow_def is None else call.registry.workflows.get(action.ref)
+    current = call.registry.workflows.get(action.ref)
     if current is None:
         workflow = companion.workflow_of(action, call.services.new_id(), definition, call.now)
         return companion.running(action, workflow), [Put(workflow, new=True)], warnings

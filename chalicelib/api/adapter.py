@@ -44,6 +44,8 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     tenants,
     triggers,
     webhooks,
+    workflow_runs,
+    workflows,
 )
 from chalicelib.api.errors import (
     ApiError,
