@@ -150,8 +150,11 @@ def _open(
         now=now,
         timeout_at=timeout_at,
     )
+    # Whose permissions are narrowed to a pack sees what that pack's workflows ask.
+    parent = store.activity.get_execution(execution.parent) if waits and execution.parent is not None else None
+    asking = execution.action_ref if parent is None else parent.action_ref
     for _ in range(_TRIES):
-        inquiry = replace(drawn, id=services.new_id(), waits=waits)
+        inquiry = replace(drawn, id=services.new_id(), waits=waits, action_ref=asking)
         move = None
         if waits:
             result = inquiries.waiting_result(inquiry)
