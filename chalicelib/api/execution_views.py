@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from chalicelib.api.views import Body, Json, Limit, Omittable, PageQuery, Query, Ref, ShortPageQuery, View
 from chalicelib.domain.entities import ExecutionStatus, RetentionPolicy
+from chalicelib.domain.executions import task_metadata
 
 StatusInput = Literal[ExecutionStatus, "succeeded"]  # README 12: another name of `completed` wherever a status goes in
 
@@ -28,6 +29,18 @@ class CreateExecutionRequest(Body, kw_only=True, frozen=True):
     secrets: list[str] | None = None
 
 
+class WorkflowRun(View, kw_only=True, frozen=True):
+    """How far a workflow has come (semantics part 3, ``WorkflowExecution``)."""
+
+    workflow_def: int | None
+    current_tasks: list[str]
+    completed_tasks: list[str]
+    failed_tasks: list[str]
+    skipped_tasks: list[str]
+    variables: Json
+    paused: bool
+
+
 class ExecutionSummary(View, kw_only=True, frozen=True):
     id: int
     action_ref: str
@@ -41,6 +54,10 @@ class ExecutionSummary(View, kw_only=True, frozen=True):
     original_execution: Omittable[int] = UNSET
     created: datetime
     updated: datetime
+
+    @classmethod
+    def of(cls, entity: Any, **computed: Any) -> Self:
+        return super().of(entity, workflow_task=task_metadata(entity), **computed)
 
 
 class ExecutionResponse(View, kw_only=True, frozen=True):
@@ -66,12 +83,14 @@ class ExecutionResponse(View, kw_only=True, frozen=True):
     started_at: Omittable[datetime] = UNSET
     workflow_task: Omittable[Json] = UNSET
     timeout_seconds: Omittable[int] = UNSET
+    workflow: Omittable[WorkflowRun] = UNSET
     created: datetime
     updated: datetime
 
     @classmethod
     def of(cls, entity: Any, **computed: Any) -> Self:
-        return super().of(entity, worker=None, timeout_seconds=entity.timeout, **computed)
+        said = {"worker": None, "timeout_seconds": entity.timeout, "workflow": None} | computed
+        return super().of(entity, workflow_task=task_metadata(entity), **said)
 
 
 class ExecutionQuery(ShortPageQuery, kw_only=True, frozen=True):

@@ -16,6 +16,7 @@ from chalicelib.api.execution_views import (
     ExecutionStats,
     ExecutionSummary,
     StatusPageQuery,
+    WorkflowRun,
 )
 from chalicelib.api.idempotency import key_of
 from chalicelib.api.routing import ROUTES, Call, grant
@@ -118,7 +119,7 @@ def execute(call: Call) -> Spread:
     """Run an action. Parameters that break its schema give an execution that is ``failed`` from the start and names
     every violation. An ``Idempotency-Key`` that was used within a day gives the first execution and starts nothing."""
     body: CreateExecutionRequest = call.body
-    action = _executable(call, body.action_ref)
+    action = executable_action(call, body.action_ref)
     require_delegable(call, body.permission_set_refs)
     execution = request_execution(
         call.services,
@@ -132,7 +133,7 @@ def execute(call: Call) -> Spread:
         timeout=body.timeout or body.timeout_seconds,
         **{name: getattr(body, name) for name in _ORIGIN},
     )
-    view = _view(call, execution)
+    view = view_of(call, execution)
     # The published client expects objects here, never null.
     return Spread.of(view, config=view.config or {}, result=view.result or {})
 
@@ -148,7 +149,7 @@ def execute(call: Call) -> Spread:
 def get_execution(call: Call, execution_id: int) -> Data[ExecutionResponse]:
     """One execution with its parameters and result."""
     execution = readable_execution(call, execution_id)
-    return Data(_view(call, execution, reveal=call.query.include_secret_values))
+    return Data(view_of(call, execution, reveal=call.query.include_secret_values))
 
 
 @ROUTES.post(
@@ -167,7 +168,7 @@ def cancel_execution(call: Call, execution_id: int) -> Data[ExecutionResponse]:
         raise Conflict(str(error)) from None
     if execution is None:
         raise NotFound.of("Execution", execution_id)
-    return Data(_view(call, execution), "Cancellation requested")
+    return Data(view_of(call, execution), "Cancellation requested")
 
 
 def _page(call: Call, wanted: dict[str, Any], paging: Paging, *, total: bool) -> Page[ExecutionSummary]:
@@ -199,11 +200,32 @@ def _found(call: Call, execution_id: int) -> Execution:
     return execution
 
 
-def _view(call: Call, execution: Execution, *, reveal: bool = False) -> ExecutionResponse:
-    return ExecutionResponse.of(execution, config=parameters_of(call, execution, reveal=reveal))
+def view_of(call: Call, execution: Execution, *, reveal: bool = False) -> ExecutionResponse:
+    """What the caller sees of an execution; of a workflow's, with how far it has come."""
+    config = parameters_of(call, execution, reveal=reveal)
+    return ExecutionResponse.of(execution, config=config, workflow=_run_of(call, execution))
 
 
-def _executable(call: Call, action_ref: str) -> Action:
+def _run_of(call: Call, execution: Execution) -> WorkflowRun | None:
+    action = call.snapshot.action(execution.action_ref)
+    if action is None or action.workflow_def is None:
+        return None
+    run = call.services.store.tenant(call.tenant).workflows.get(execution.id)
+    if run is None:
+        return None
+    state = run.state
+    return WorkflowRun(
+        workflow_def=run.origin.workflow_def,
+        current_tasks=state.named("running"),
+        completed_tasks=state.named("completed"),
+        failed_tasks=state.named("failed"),
+        skipped_tasks=state.named("skipped"),
+        variables=state.variables,
+        paused=state.paused,
+    )
+
+
+def executable_action(call: Call, action_ref: str) -> Action:
     """The action, if the caller may execute it; NotFound or Forbidden otherwise."""
     action = call.registry.actions.find(action_ref)
     if action is None or is_hidden(call, call.pack(action.pack_ref)):

@@ -42,6 +42,28 @@ def begins_at(execution: Execution) -> datetime | None:
     return None if begins is None else msgspec.convert(begins, datetime)
 
 
+def task_metadata(execution: Execution) -> Json:
+    """``WorkflowTaskMetadata`` (semantics part 3): what its run wrote down as the task began, and what became of it
+    since. None for an execution that is no task's."""
+    task = execution.workflow_task
+    if not isinstance(task, dict) or "workflow_execution" not in task:
+        return None
+    ended = execution.updated if execution.status in TERMINAL else None
+    took = None if ended is None or execution.started_at is None else ended - execution.started_at
+    return {
+        "triggered_by": None,
+        "task_index": None,
+        "task_batch": None,
+        "next_retry_at": None,
+        "timeout_seconds": None,
+        "timed_out": execution.timed_out or execution.status == "timeout",
+        "duration_ms": None if took is None else took // timedelta(milliseconds=1),
+        "started_at": execution.started_at and msgspec.to_builtins(execution.started_at),
+        "completed_at": ended and msgspec.to_builtins(ended),
+        **task,
+    }
+
+
 def begin(
     *,
     id_: int,

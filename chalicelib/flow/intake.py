@@ -1,7 +1,7 @@
 """Where things come in: events and executions that somebody asks for, each accepted once per idempotency key."""
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -9,8 +9,10 @@ import msgspec
 from chalicelib.domain import executions, ids, parameters
 from chalicelib.domain.entities import Action, Event, Execution, Json, Key, Rule, Trigger
 from chalicelib.domain.templates import pointer_to
+from chalicelib.domain.workflow.state import Again
 from chalicelib.flow.rules import request_for
 from chalicelib.flow.secrets import seal
+from chalicelib.flow.workflows import check_rerun
 from chalicelib.protocol import EventAccepted
 from chalicelib.services import Services
 
@@ -120,7 +122,43 @@ def request_execution(
         secrets={pointer_to(key.name): [{"key": key.ref}] for key in keys},
         **origin,
     )
-    execution = seal(services, tenant, execution, action)
+    return _request(services, tenant, seal(services, tenant, execution, action), idempotency_key)
+
+
+def run_again(
+    services: Services,
+    tenant: str,
+    action: Action,
+    before: Execution,
+    tasks: Sequence[str],
+    *,
+    reset: bool,
+    executor: int | None,
+) -> Execution:
+    """Start ``before`` again, which has ended: with the parameters and secrets that it had, as ``executor``.
+
+    With ``tasks`` of a workflow, from these on (``domain.workflow.conductor.begin_again``). Raises
+    :class:`~chalicelib.flow.workflows.RerunError`.
+    """
+    if tasks:
+        check_rerun(services, tenant, before.id, tasks)
+    execution = executions.begin(
+        id_=services.new_id(),
+        action=action,
+        given=before.config,
+        secrets=before.secrets,
+        now=services.clock(),
+        executor=executor,
+        env_vars=before.env_vars,
+        timeout=before.timeout,
+        permission_set_refs=before.permission_set_refs,
+        original_execution=before.id,
+        rerun=msgspec.to_builtins(Again(execution=before.id, tasks=list(tasks), reset=reset)) if tasks else None,
+    )
+    return _request(services, tenant, execution, None)
+
+
+def _request(services: Services, tenant: str, execution: Execution, idempotency_key: str | None) -> Execution:
     stored = services.store.tenant(tenant).activity.create_execution(execution, idempotency_key)
     if stored.status == "requested":
         # Also for a repeated request: the first one may have died between its write and its message.

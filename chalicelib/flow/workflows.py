@@ -160,6 +160,21 @@ def resume(services: Services, tenant: str, id_: int) -> Aftermath:
     return _told(services, tenant, id_, conductor.Resumed())
 
 
+class RerunError(Exception):
+    """The execution cannot be run again like that; the message says why."""
+
+
+def check_rerun(services: Services, tenant: str, id_: int, tasks: Sequence[str]) -> None:
+    """Raises :class:`RerunError` unless ``tasks`` are of the run of the execution ``id_``, which reached them."""
+    run = services.store.tenant(tenant).workflows.get(id_)
+    if run is None:
+        raise RerunError(f"execution {id_} ran no workflow, so it has no tasks: leave `tasks` out to run it again")
+    unknown = [name for name in tasks if name not in run.state.tasks]
+    if unknown:
+        reached = ", ".join(run.state.tasks)
+        raise RerunError(f"execution {id_} reached no task {', '.join(unknown)}; it reached {reached}")
+
+
 def _told(services: Services, tenant: str, id_: int, event: Event) -> Aftermath:
     if not is_run(services, tenant, id_):
         raise NotAWorkflowError(f"execution {id_} runs no workflow")

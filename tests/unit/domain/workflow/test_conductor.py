@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from unit.domain.workflow.runs import BEGAN, RUN, Answer, Run, definition_of, task_of
 
