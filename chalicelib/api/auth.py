@@ -18,7 +18,7 @@ from chalicelib.domain import refs
 from chalicelib.domain.entities import Identity, IntegrationToken
 from chalicelib.security import passwords
 from chalicelib.security.access import permission_sets_of
-from chalicelib.security.tokens import ACCESS_LIFE, REFRESH_LIFE, Principal, TokenError
+from chalicelib.security.tokens import ACCESS_LIFE, REFRESH_LIFE, Principal, TokenError, within
 from chalicelib.store.registry import Put
 from chalicelib.store.token_notes import RevokedError
 
@@ -342,7 +342,7 @@ def token_pair(
             integration_token=token,
         ),
         token_type="Bearer",  # noqa: S106
-        expires_in=int(ACCESS_LIFE.total_seconds()),
+        expires_in=int(within(ACCESS_LIFE, token, call.now).total_seconds()),
         user=user,
     )
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from chalicelib.api.errors import Forbidden
 from chalicelib.api.routing import Call
 from chalicelib.domain.entities import Grant, Identity
-from chalicelib.domain.permissions import Access
 from chalicelib.security.access import grants_of, permission_sets_of
 
 
@@ -18,21 +17,11 @@ def require_grants(call: Call, grants: Iterable[Grant], what: str) -> None:
 
 def require_change(call: Call, before: Iterable[Grant], after: Iterable[Grant], what: str) -> None:
     """Raise Forbidden if ``after`` gives anything that neither ``before`` gave nor the caller has."""
-    asked = [
-        Grant(resource=each.resource, actions=[one], constraints=each.constraints)
-        for each in after
-        for one in each.actions
-    ]
-    old = list(before)
-    require_grants(call, [each for each in asked if not _had(old, each)], what)
+    if not call.access.covers_change(before, after):
+        raise Forbidden(f"{what} would hold permissions that you do not have")
 
 
 def require_account(call: Call, identity: Identity) -> None:
     """Raise Forbidden unless the caller has all that ``identity`` has: who changes its password, its attributes or its
     tokens may become it."""
     require_grants(call, grants_of(call.snapshot, permission_sets_of(call.snapshot, identity)), "This identity")
-
-
-def _had(before: list[Grant], grant: Grant) -> bool:
-    # As somebody with whatever attributes the grants ask for: a grant is within itself.
-    return any(Access([each], attributes=(each.constraints or {}).get("attributes")).covers([grant]) for each in before)

@@ -4,7 +4,7 @@ A grant names a resource and actions, and may narrow them by constraints, all of
 (the :class:`Context`). Any one grant that allows is enough; a context that lacks what a constraint asks about fails it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -162,6 +162,18 @@ class Access:
             for action in grant.actions
         )
 
+    def covers_change(self, before: Iterable[Grant], after: Iterable[Grant]) -> bool:
+        """Whether all that ``after`` gives and ``before`` did not is within its own."""
+        had = list(before)
+        return self.covers(
+            one
+            for one in _single(after)
+            if not any(
+                one.resource == each.resource and one.actions[0] in each.actions and _is_within(one, each)
+                for each in had
+            )
+        )
+
     def sees_pack(self, pack: Pack, action: str = "read") -> bool:
         """Whether ``pack`` exists for this caller (README 2).
 
@@ -302,6 +314,13 @@ def _same(one: Json, other: Json) -> bool:
 
 def _is_narrowed_by(grant: Grant, constraints: frozenset[str]) -> bool:
     return any(wanted is not None and name in constraints for name, wanted in (grant.constraints or {}).items())
+
+
+def _single(grants: Iterable[Grant]) -> Iterator[Grant]:
+    """The same grants, each with one action."""
+    for grant in grants:
+        for action in grant.actions:
+            yield Grant(resource=grant.resource, actions=[action], constraints=grant.constraints)
 
 
 def _is_within(grant: Grant, mine: Grant) -> bool:

@@ -36,6 +36,7 @@ from chalicelib.domain.packs import PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
 from chalicelib.domain.workflow.parsing import actions_of, parse, permission_sets_of
 from chalicelib.flow import configuration, environments, sensors, timers
+from chalicelib.flow.permission_sets import taken_away
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
 
@@ -139,11 +140,16 @@ def install(
     if strict and warnings:
         raise StrictError(warnings)
     if access is not None:
+        _check_sets(registry, outcome.installed, access)
         _check_delegation(registry, outcome.installed, access)
     if existing is None or existing.content != pack.content:
         opened.blobs.put(archive_name(archives.digest(archive)), archive, "application/gzip")
     changed = [] if existing and msgspec.structs.replace(pack, updated=existing.updated) == existing else [pack]
-    changes: list[Put | Delete] = [*_puts([*changed, *outcome.written]), *_deletions(registry, outcome.deleted)]
+    changes: list[Put | Delete] = [
+        *_puts([*changed, *outcome.written]),
+        *_deletions(registry, outcome.deleted),
+        *taken_away(registry, _sets_among(outcome.deleted), services.clock()),
+    ]
     if changes:
         timers.commit(services, tenant, *changes)
     environments.ensure(services, tenant, pack)
@@ -169,6 +175,7 @@ def delete(services: Services, tenant: str, pack: Pack) -> None:
         *_keys_of(registry, "pack", pack.ref),
         *_puts(installation.relinked(others, gone, services.clock())),
         *_deletions(registry, owned),
+        *taken_away(registry, _sets_among(owned), services.clock()),
     )
 
 
@@ -231,6 +238,20 @@ def _present(registry: Registry, source: PackSource) -> Present:
         if entity.pack_ref == source.ref or (kind, entity.ref) in named
     }
     return Present(owned, everything[Rule], lambda kind, ref: _repository(registry, kind).find(ref))
+
+
+def _sets_among(entities: Iterable[Definition]) -> set[str]:
+    return {entity.ref for entity in entities if isinstance(entity, PermissionSet)}
+
+
+def _check_sets(registry: Registry, installed: Iterable[Owned], access: Access) -> None:
+    """A pack brings no grants that its installer does not have: neither in a set that people have already, nor in a new
+    one, whose ref may stand in a rule that waits for it (docs/decisions/018-delegation.md)."""
+    for entity in installed:
+        if isinstance(entity, PermissionSet):
+            before = registry.permission_sets.get(entity.ref)
+            if not access.covers_change(before.grants if before else [], entity.grants):
+                raise DelegationError(f"permission set '{entity.ref}' holds permissions that you do not have")
 
 
 def _check_delegation(registry: Registry, installed: Iterable[Owned], access: Access) -> None:

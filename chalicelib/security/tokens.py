@@ -89,7 +89,7 @@ class Tokens:
             identity.id,
             identity.login,
             now,
-            _within(ACCESS_LIFE, integration_token, now),
+            within(ACCESS_LIFE, integration_token, now),
             metadata={"integration_token": integration_token.id} if integration_token else None,
         )
 
@@ -115,7 +115,7 @@ class Tokens:
             identity.id,
             identity.login,
             now,
-            _within(REFRESH_LIFE, integration_token, now),
+            within(REFRESH_LIFE, integration_token, now),
             scope=scope,
             metadata=metadata,
         )
@@ -232,7 +232,8 @@ class Tokens:
         )
 
 
-def _within(life: timedelta, integration_token: IntegrationToken | None, now: datetime) -> timedelta:
+def within(life: timedelta, integration_token: IntegrationToken | None, now: datetime) -> timedelta:
+    """``life``, or what is left of the integration token's at ``now`` if that is less."""
     if integration_token is None or integration_token.expires_at is None:
         return life
     return min(life, integration_token.expires_at - now)

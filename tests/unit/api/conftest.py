@@ -23,7 +23,7 @@ import pytest
 from chalicelib import clients
 from chalicelib.api import adapter
 from chalicelib.api.routing import Request
-from chalicelib.domain.entities import Grant, Identity, PermissionAssignment, PermissionSet
+from chalicelib.domain.entities import Execution, Grant, Identity, PermissionAssignment, PermissionSet
 from chalicelib.flow.bootstrap import ensure_tenant
 from chalicelib.services import Services
 from chalicelib.store.registry import Put
@@ -113,6 +113,29 @@ class Api:
         self.registry.commit(Put(granted, new=True))
         return self.as_role(ref)
 
+    def as_execution(self, *permission_set_refs: str, action_ref: str = "acme.do", **fields: Any) -> "Running":
+        """The action of a new execution that runs with these permission sets, for the client's identity."""
+        now = self.services.clock()
+        given: dict[str, Any] = {"status": "running", "executor": self.identity.id} | fields
+        execution = self.activity.create_execution(
+            Execution(
+                id=self.services.new_id(),
+                action_ref=action_ref,
+                permission_set_refs=list(permission_set_refs),
+                created=now,
+                updated=now,
+                **given,
+            )
+        )
+        token = self.services.tokens.issue_execution(
+            tenant=self.tenant,
+            execution=execution,
+            action_ref=action_ref,
+            pack_ref=action_ref.partition(".")[0],
+            now=now,
+        )
+        return Running(self.services, self.tenant, token, execution.id)
+
     def sent(self, queue: str) -> list[Any]:
         """The messages of the client's tenant that wait in a queue of the deployment (events, executions, results),
         decoded. All that wait are taken out: the queues are shared, and other tests' messages are nobody's."""
@@ -172,6 +195,17 @@ class Api:
 
     def delete(self, path: str, **options: Any) -> Answer:
         return self.request("DELETE", path, **options)
+
+
+class Running(Api):
+    """A client with the token of an execution."""
+
+    def __init__(self, services: Services, tenant: str, token: str, execution_id: int) -> None:
+        super().__init__(services, tenant, token)
+        self.execution_id = execution_id
+
+    def end(self, status: str = "completed") -> None:
+        self.activity.transition(self.execution_id, from_=("running",), to=status, result={}, now=self.services.clock())
 
 
 def multipart_body(boundary: str, fields: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]) -> bytes:

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from chalicelib import clients
-from chalicelib.domain.entities import Action, Execution, Grant, Pack
+from chalicelib.domain.entities import Action, Grant, Pack
 from chalicelib.store.registry import Put
 
 KEYS = "/api/v1/keys"
@@ -245,20 +245,7 @@ def test_another_tenants_key_does_not_exist(api):
 def test_an_actions_token_reads_its_own_keys_only(api, acme):
     api.post(KEYS, json=key("acme.token", owner_type="pack", owner_pack_ref="acme"))
     api.post(KEYS, json=key("sys"))
-    now = api.services.clock()
-    execution = Execution(
-        id=api.services.new_id(),
-        action_ref="acme.do",
-        status="running",
-        executor=api.identity.id,
-        permission_set_refs=["standard"],
-        created=now,
-        updated=now,
-    )
-    token = api.services.tokens.issue_execution(
-        tenant=api.tenant, execution=execution, action_ref="acme.do", pack_ref="acme", now=now
-    )
-    running = api.with_token(token)
+    running = api.as_execution("standard")
     assert running.get(KEYS).refs == ["acme.token"]
     assert running.get(f"{KEYS}/acme.token").data["value"] == SECRET
     assert running.get(f"{KEYS}/sys").status == 404

@@ -7,7 +7,7 @@ import jwt
 import pytest
 from unit.security.keys import FIRST, SECOND, keyring
 
-from chalicelib.domain.entities import Execution, Identity
+from chalicelib.domain.entities import Execution, Identity, IntegrationToken
 from chalicelib.security.keyring import NamedKey
 from chalicelib.security.tokens import TokenError, Tokens
 
@@ -64,13 +64,33 @@ def test_an_access_token_says_who_and_where(tokens: Tokens) -> None:
 
 
 def test_refresh_tokens_refresh_and_nothing_else(tokens: Tokens) -> None:
-    token = tokens.issue_refresh(tenant="acme", identity=ANN, now=NOW, scope="integration_token")
+    token = tokens.issue_refresh(tenant="acme", identity=ANN, now=NOW, family="f", generation=3)
     assert refused(tokens, token) == "invalid"
     principal = tokens.verify_refresh(token)
-    assert (principal.identity_id, principal.metadata["scope"]) == (42, "integration_token")
+    assert (principal.identity_id, principal.metadata) == (42, {"family": "f", "generation": 3})
     assert claims(token)["exp"] - claims(token)["iat"] == 604_800
     with pytest.raises(TokenError):
         tokens.verify_refresh(tokens.issue_access(tenant="acme", identity=ANN, now=NOW))
+
+
+def test_what_an_integration_token_was_exchanged_for_lives_no_longer_than_it(tokens: Tokens) -> None:
+    given = IntegrationToken(
+        id=5,
+        ref="0" * 64,
+        identity=42,
+        label="ci",
+        token_prefix="attune_it_abcd",
+        token_suffix="wxyz",
+        created=NOW,
+        updated=NOW,
+        expires_at=NOW + timedelta(minutes=10),
+    )
+    access = tokens.issue_access(tenant="acme", identity=ANN, now=NOW, integration_token=given)
+    refresh = tokens.issue_refresh(tenant="acme", identity=ANN, now=NOW, family="f", integration_token=given)
+    assert tokens.verify(access).integration_token == tokens.verify_refresh(refresh).integration_token == 5
+    assert claims(refresh)["scope"] == "integration_token"
+    for token in (access, refresh):
+        assert claims(token)["exp"] - claims(token)["iat"] == 600
 
 
 def test_an_execution_token_has_the_rights_of_its_run(tokens: Tokens) -> None:
