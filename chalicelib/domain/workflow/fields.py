@@ -251,7 +251,8 @@ class Fields:
             if when is None:
                 continue
             found.append(Transition(when=when, do=self.names(each.get("next"), f"{at}.next")))
-            conditions.append(expression_of(when) or "false")
+            expression = expression_of(when)
+            conditions.append("false" if expression is None else expression.source)
         # The default is for a success of which none of the conditions hold.
         otherwise = " and ".join([SUCCEEDED, *(f"not ({each})" for each in conditions)])
         return found + [Transition(when=otherwise, do=self.names(names, at)) for at, names in others]

@@ -119,6 +119,7 @@ class _Reader:
         self._places: dict[str, str] = {}  # where each name that users gave stands
         self._exits: dict[str, Exits] = {}  # what depends_on a name waits for
         self._waits: list[tuple[Draft, str, str]] = []  # drafts, paths, and the tasks that they depend on
+        self._circular: set[str] = set()  # tasks that wait for each other
         self._depth = 0
 
     def definition(self, raw: Json, *, version_required: bool) -> Definition | None:
@@ -206,13 +207,14 @@ class _Reader:
 
     def _block(self, raw: Json, path: str, prefix: str, *, ordered: bool) -> Block:
         """Tasks inside another one: one after the other if ``ordered``, unless they say otherwise."""
-        self._depth += 1
+        entries = self._entries(raw, path)
         members: list[Member] = []
-        if self._depth > MAX_NESTING:
+        if entries and self._depth == MAX_NESTING:
             self._findings.problem(path, f"blocks may be nested {MAX_NESTING} deep; make a workflow of its own of this")
         else:
-            members = self._members(self._entries(raw, path), prefix)
-        self._depth -= 1
+            self._depth += 1
+            members = self._members(entries, prefix)
+            self._depth -= 1
         if not members:
             return Block([], [])
         if ordered and not any(member.linked for member in members):
@@ -398,11 +400,14 @@ class _Reader:
         text = None if given in (None, "") else self._fields.condition(given, path)
         if text is None:
             self._findings.problem(path, "is missing: say which condition has to hold")
-        condition = sources.expression_of(text or "")
-        if condition is None:
-            if text is not None and is_template(text):
-                self._findings.problem(path, "must be one expression: put all of it into one {{ }}")
-            condition = "true"
+        expression = sources.expression_of(text or "")
+        if expression is None and text is not None and is_template(text):
+            self._findings.problem(path, "must be one expression: put all of it into one {{ }}")
+        if expression is not None and expression.called & {"succeeded", "failed", "timed_out"}:
+            self._findings.warning(
+                path, "speaks of the block itself, which succeeds; for how a task ended, use its next or on_failure"
+            )
+        condition = "true" if expression is None else expression.source
         # As its own condition it is evaluated first, so that what goes wrong fails the task and takes no branch.
         start.fields["when"] = f"({condition}) or true"
         exits: Exits = []
@@ -433,11 +438,10 @@ class _Reader:
     def _check_circles(self, needed: dict[str, list[str]]) -> None:
         tasks = [Task(name=name, next=[Transition(do=needed.get(name, []))]) for name in self._exits]
         graph = Graph(Definition(tasks=tasks))
-        told: set[str] = set()
         for draft, path, name in self._waits:
-            if name in self._exits and graph.same_loop(draft.name, name) and draft.name not in told:
+            if name in self._exits and graph.same_loop(draft.name, name) and draft.name not in self._circular:
                 circle = [each for each in self._exits if graph.same_loop(each, name)]
-                told.update(circle)
+                self._circular.update(circle)
                 self._findings.problem(path, f"these wait for each other, and none can begin: {', '.join(circle)}")
 
     def _check_links(self) -> None:
@@ -452,7 +456,7 @@ class _Reader:
         if sum(len(graph.successors(task.name)) for task in definition.tasks) > MAX_TRANSITIONS:
             self._findings.problem("$.tasks", f"lead to each other more than {MAX_TRANSITIONS} times")
         for name in graph.entries:
-            if graph.inbound(name) and name != definition.tasks[0].name:
+            if graph.inbound(name) and name not in {definition.tasks[0].name, *self._circular}:
                 loop = ", ".join(task.name for task in definition.tasks if graph.same_loop(name, task.name))
                 self._findings.problem(
                     drafts[name].path,

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import Final, Literal, NamedTuple
 
 from chalicelib.domain.entities import Json
-from chalicelib.domain.expressions import ExpressionError, compile_expression
+from chalicelib.domain.expressions import Expression, ExpressionError, compile_expression
 from chalicelib.domain.functions import FUNCTIONS
 from chalicelib.domain.templates import compile_template, is_template
 from chalicelib.domain.workflow.findings import Findings, hint
@@ -38,10 +38,10 @@ def check(sources: Collection[Source], variables: Collection[str], findings: Fin
                 _check_template(path, text, names, findings)
 
 
-def expression_of(text: str) -> str | None:
-    """The expression that a condition is, without braces; None if it is a text with templates, or wrong."""
+def expression_of(text: str) -> Expression | None:
+    """The expression that a condition is; None if it is a text with templates, or wrong."""
     try:
-        return compile_expression(text).source
+        return compile_expression(text)
     except ExpressionError:
         return None
 
