@@ -125,6 +125,7 @@ def finish(services: Services, finished: RunFinished) -> Execution | None:
     if (ended := report(status="cancelled", from_=CANCELING)) is not None:
         stopping.forget(services, finished.tenant, finished.execution)
         return ended
+    inquiries.raised_again(services, finished)
     logger.warning("result dropped", execution=finished.execution, attempt=finished.attempt, tenant=finished.tenant)
     return endings.told_again(services, finished.tenant, finished.execution)
 

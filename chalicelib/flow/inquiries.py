@@ -34,7 +34,7 @@ from chalicelib.domain.schemas import SchemaError
 from chalicelib.flow import endings
 from chalicelib.flow.wakes import wake_at
 from chalicelib.log import logger
-from chalicelib.protocol import ExecutionRequested
+from chalicelib.protocol import ExecutionRequested, RunFinished
 from chalicelib.services import Services
 from chalicelib.store.activity import BusyError, Move
 from chalicelib.store.snapshot import Snapshot
@@ -113,6 +113,15 @@ def raised_by(services: Services, tenant: str, execution: Execution) -> None:
         logger.warning("inquiry of a result refused", tenant=tenant, execution=execution.id, reason=str(error))
     except ExistsError:
         look_at(services, tenant, execution, services.clock())
+
+
+def raised_again(services: Services, report: RunFinished) -> None:
+    """The same for a report that came too late to end its execution: an earlier delivery of it may have ended that and
+    died before it asked."""
+    if _raised_in(report.result) is not None:
+        execution = services.store.tenant(report.tenant).activity.get_execution(report.execution)
+        if execution is not None:
+            raised_by(services, report.tenant, execution)
 
 
 def _raised_in(result: Json) -> Json:
