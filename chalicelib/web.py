@@ -37,7 +37,7 @@ def _json(method: str, url: str, *, headers: Mapping[str, str] | None = None, **
             body = answer.read(_MOST + 1, decode_content=True)
     except urllib3.exceptions.HTTPError as error:
         raise WebError(f"{url} does not answer: {type(error).__name__}") from error
-    if answer.status != 200:  # noqa: PLR2004
+    if answer.status != 200:
         raise WebError(f"{url} answers with status {answer.status}")
     if len(body) > _MOST:
         raise WebError(f"{url} answers with more than {_MOST} bytes")

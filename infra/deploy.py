@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import clients
 from chalicelib.security.keyring import NamedKey
+from chalicelib.settings import oidc_settings
 from infra import package, steps, template
 
 LOCAL_LOGIN: Final = "test@attune.local"
@@ -66,6 +67,7 @@ def target_from(environment: Mapping[str, str], *, slim: bool) -> Target:
         "TaskOpenGroups": environment.get("ATTUNE_TASK_OPEN_GROUPS", ""),
         "TaskPublicAddress": environment.get("ATTUNE_TASK_PUBLIC_ADDRESS", "off"),
         "CorsOrigins": environment.get("ATTUNE_CORS_ORIGINS", ""),
+        "Oidc": _oidc(environment),
         "HttpAllowed": environment.get("ATTUNE_HTTP_ALLOWED", ""),
         "AlarmTopic": environment.get("ATTUNE_ALARM_TOPIC", ""),
     }
@@ -84,6 +86,15 @@ def target_from(environment: Mapping[str, str], *, slim: bool) -> Target:
         architecture=None if slim else architecture,
         administrator=(login, password) if password else None,
     )
+
+
+def _oidc(environment: Mapping[str, str]) -> str:
+    given = environment.get("ATTUNE_OIDC", "")
+    try:
+        oidc_settings(given)
+    except ValueError as error:
+        raise DeployError(f"ATTUNE_OIDC is not what docs/operating.md says: {error}.") from error
+    return given
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
@@ -250,6 +261,17 @@ def write_keys(secret: str) -> bool:
     return True
 
 
+def write_client_secret(secret: str, value: str | None) -> bool:
+    """Keeps the client secret for the provider of identities beside the keys; returns whether that changed anything.
+    None: the one that is there stays."""
+    manager = clients.secretsmanager()
+    said = json.loads(manager.get_secret_value(SecretId=secret)["SecretString"])
+    if value is None or said.get("oidc_client_secret") == value:
+        return False
+    manager.put_secret_value(SecretId=secret, SecretString=json.dumps({**said, "oidc_client_secret": value or None}))
+    return True
+
+
 def new_key() -> NamedKey:
     """A key that nobody has."""
     return NamedKey(kid=secrets.token_hex(4), key=base64.b64encode(secrets.token_bytes(32)).decode())
@@ -273,6 +295,7 @@ def main() -> int:
         target = target_from(os.environ, slim=arguments.slim)
         outputs = deploy(target, say=lambda step: print(step, flush=True))
         write_keys(outputs["Secret"])
+        write_client_secret(outputs["Secret"], os.environ.get("ATTUNE_OIDC_CLIENT_SECRET"))
         _bootstrap(target, outputs)
     except (DeployError, package.PackagingError) as error:
         print(error, file=sys.stderr)

@@ -149,6 +149,11 @@ _PARAMETERS: Final[Json] = {
         "Default": "",
         "Description": "Origins whose pages may call the API from a browser, separated by commas.",
     },
+    "Oidc": {
+        "Type": "String",
+        "Default": "",
+        "Description": "The provider of identities, as JSON (docs/operating.md). Empty: there is none.",
+    },
     "HttpAllowed": {
         "Type": "String",
         "Default": "",
@@ -251,6 +256,7 @@ def _environment(*, with_api: bool) -> Json:
         "ATTUNE_TENANT_ISOLATION": {"Ref": "TenantIsolation"},
         "ATTUNE_PACKS_DIR": _if("HasPacksDir", {"Ref": "PacksDir"}),
         "ATTUNE_CORS_ORIGINS": {"Ref": "CorsOrigins"},
+        "ATTUNE_OIDC": {"Ref": "Oidc"},
         "ATTUNE_TASK_IMAGE": {"Ref": "TaskImage"},
         "ATTUNE_TASK_CLUSTER": _if("HasTasks", {"Ref": "TaskCluster"}),
         "ATTUNE_TASK_ROLE": _if("HasTasks", _arn("TaskExecutionRole")),

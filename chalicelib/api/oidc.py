@@ -1,7 +1,7 @@
-"""Signing in elsewhere (http-api 1.3): at a provider of identities with OpenID Connect, and at LDAP, which there is not.
+"""Signing in elsewhere (http-api 1.3): at a provider of identities with OpenID Connect. And LDAP, which is not there.
 
-What has to be known again when the browser comes back stands sealed in a cookie for ten minutes; nothing is stored. Which
-identity somebody is, the provider's ``sub`` says and never a name that may pass to somebody else.
+What has to be known again when the browser comes back stands sealed in a cookie for ten minutes; nothing is stored.
+Which identity somebody is, the provider's ``sub`` says and never a name that may pass to somebody else.
 """
 
 import hmac

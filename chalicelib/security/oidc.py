@@ -17,7 +17,7 @@ import msgspec
 from chalicelib import web
 from chalicelib.settings import OidcSettings
 
-# Signatures that the provider makes with a key of its own. Never HS256, whose key would be the client's secret, or none.
+# Signatures that the provider makes with a key of its own: never HS256, whose key would be the client's secret.
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LEEWAY: Final = 60.0  # seconds that the provider's clock may be off
 _KEPT: Final = 3600.0  # seconds that the provider's description and keys are good for
@@ -39,7 +39,7 @@ class Description(msgspec.Struct, frozen=True):
     authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
-    token_endpoint_auth_methods_supported: list[str] = ["client_secret_basic"]
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)  # Discovery §3
 
 
 class Provider:

@@ -68,7 +68,7 @@ def attributes(line):
 def test_signing_in_gives_cookies_that_scripts_do_not_read(browser):
     account = {"login": "new@example.org", "password": PASSWORD}
     answer = browser.request("POST", "/auth/login", json=account)
-    access, refresh = (attributes(line) for line in answer.cookies)
+    _, access, refresh = (attributes(line) for line in answer.cookies)  # the first is test_attempts.py's
     assert (access.key, access.value, access["path"], access["max-age"]) == (
         ACCESS,
         answer.data["access_token"],
