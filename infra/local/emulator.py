@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from infra.local.fairness import fair
 from infra.local.fence import Fence
 from infra.local.keys import AccessKey, Keys
 
@@ -78,6 +79,7 @@ class Emulator:
         self._log_to_a_file()
         self._wake_consumers_at_once()
         self._name_queues_without_the_port()
+        self._deliver_fairly()
         self._write_state_fast()
         self._give_functions_their_keys(keys)
         if os.environ.get("ATTUNE_TASK_IMAGE"):
@@ -195,6 +197,12 @@ class Emulator:
 
         sqs.DEFAULT_PORT = _USUAL_PORT
         sqs._CANONICAL_NETLOC = f"{sqs.DEFAULT_HOST}:{_USUAL_PORT}"
+
+    def _deliver_fairly(self) -> None:
+        """Lets message groups share a standard queue, as they do on AWS."""
+        from ministack.services import sqs
+
+        sqs._collect_msgs = fair(sqs._collect_msgs)
 
     def _write_state_fast(self) -> None:
         """Encodes the state in one go: ``json.dump`` to a file does it piece by piece in Python, ten times slower."""

@@ -14,12 +14,14 @@ class FakeSqs:
 
     def __init__(self, refuse: str | None = None) -> None:
         self.sent: list[tuple[str, dict[str, Any], int]] = []
+        self.groups: list[str] = []
         self.calls = 0
         self.refuse = refuse
 
     def send_message(self, **kwargs: Any) -> Any:
         self.calls += 1
-        self._take(kwargs["QueueUrl"], kwargs["MessageBody"], kwargs.get("DelaySeconds", 0))
+        self._take(kwargs["QueueUrl"], kwargs["MessageBody"], kwargs["DelaySeconds"])
+        self.groups.append(kwargs["MessageGroupId"])
 
     def send_message_batch(self, **kwargs: Any) -> Any:
         self.calls += 1
@@ -31,6 +33,7 @@ class FakeSqs:
         for entry in entries:
             if entry["Id"] not in {each["Id"] for each in failed}:
                 self._take(kwargs["QueueUrl"], entry["MessageBody"], entry["DelaySeconds"])
+                self.groups.append(entry["MessageGroupId"])
         return {"Failed": failed} if failed else {}
 
     def _take(self, url: str, body: str, delay: int) -> None:
@@ -61,6 +64,13 @@ def test_executions_go_out_in_as_few_calls_as_sqs_allows(count: int, calls: int)
     assert [body["id"] for _, body, _ in sqs.sent] == list(range(count))
     assert {delay for _, _, delay in sqs.sent} == {3}
     assert sqs.calls == calls
+
+
+def test_messages_go_in_their_tenants_group() -> None:
+    sqs = FakeSqs()
+    queues(sqs).event_accepted(EventAccepted(tenant="one", id=1, key="k", trigger_ref="p.t"))
+    queues(sqs).executions_requested([*requests(2), ExecutionRequested(tenant="other", id=9, action_ref="p.a")])
+    assert sqs.groups == ["one", "t", "t", "other"]
 
 
 def test_a_batch_stays_within_sqs_size() -> None:
