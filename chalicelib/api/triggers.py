@@ -18,6 +18,7 @@ from chalicelib.api.views import Data, Page, Success, given, patched
 from chalicelib.domain import refs
 from chalicelib.domain.entities import Pack, Trigger
 from chalicelib.domain.parameters import check_schema
+from chalicelib.flow import timers
 from chalicelib.store.registry import Delete, Put
 
 _NULLABLE: Final = ("description", "param_schema", "out_schema")
@@ -114,14 +115,14 @@ def update_trigger(call: Call, ref: str) -> Data[TriggerResponse]:
     "/api/v1/triggers/{ref}", needs=grant("triggers", "delete"), returns=Success, tag="triggers", errors=(404, 409)
 )
 def delete_trigger(call: Call, ref: str) -> Success:
-    """Rules that name the trigger keep its ref and lose its id (semantics §1)."""
+    """Rules that name the trigger keep its ref and lose its id (semantics §1); their timers stop."""
     call.to_write("triggers", "delete", "Trigger", ref, call.registry.triggers.find(ref))
     orphans: list[Any] = [
         Put(msgspec.structs.replace(rule, trigger=None))
         for rule in call.registry.rules_by_trigger(ref)
         if rule.trigger is not None
     ]
-    call.registry.commit(Delete("trigger", ref), *orphans)
+    timers.commit(call.services, call.tenant, Delete("trigger", ref), *orphans)
     return Success(f"Trigger '{ref}' deleted successfully")
 
 

@@ -105,7 +105,7 @@ def _enforcement(event: Event, rule: Rule, now: datetime, error: str | None = No
 
 def rules_of(snapshot: Snapshot, event: Event) -> list[Rule]:
     """The rules that ``event`` concerns: its own for a timer's, otherwise all enabled ones of its trigger."""
-    rules = [rule for rule in snapshot.rules_for(event.trigger_ref) if rule.enabled]
+    rules = snapshot.rules_for(event.trigger_ref)
     if event.rule_ref is None:
         return rules
     return [rule for rule in rules if rule.ref == event.rule_ref]

@@ -43,33 +43,52 @@ def commit(services: Services, tenant: str, *changes: Put | Delete) -> None:
     """``registry.commit`` for changes that may concern rules: their timers are armed and disarmed in the same
     transaction, and what fires within the next minutes is sent out.
 
-    A change that leaves a timer's schedule alone leaves its timer alone. Raises ``Conflict``, and ``ScheduleError``
-    for a rule whose timer's parameters describe no schedule.
+    A change that leaves a timer's schedule alone leaves its timer alone; a rule whose trigger is gone has none. Raises
+    ``Conflict``, and ``ScheduleError`` for a rule whose timer's parameters describe no schedule.
     """
     opened = services.store.tenant(tenant)
     now = services.clock()
+    written = [each for each in changes if isinstance(each, Put) and isinstance(each.entity, Rule)]
+    known = opened.timers.read(each.entity.ref for each in written if not each.new)
     complete: list[Put | Delete | Arm | Disarm] = []
     firings: list[Firing] = []
     for change in changes:
         complete.append(change)
         if isinstance(change, Put) and isinstance(change.entity, Rule):
-            rule = change.entity
-            before = None if change.new else opened.timers.get(rule.ref)
-            if not (rule.enabled and schedules.is_timer(rule.trigger_ref)):
-                complete += [Disarm(rule.ref)] if before is not None else []
-            elif before is None or not before.armed or not _same(before.timer, rule):
-                timer, soon = core.arm(
-                    rule=rule.id,
-                    rule_ref=rule.ref,
-                    version=services.new_id(),
-                    trigger_ref=rule.trigger_ref,
-                    params=rule.trigger_params,
-                    missed_runs=rule.missed_run_policy,
-                    now=now,
-                )
-                complete.append(Arm(timer))
-                firings += soon
-    opened.registry.commit(*complete)
+            arming, soon = _arming(services, change.entity, known.get(change.entity.ref), now)
+            complete += arming
+            firings += soon
+    try:
+        opened.registry.commit(*complete)
+    except Exception:
+        # Many changes are made batch by batch, and some may have been.
+        armed = {each.timer.version for each in opened.timers.read({each.rule_ref for each in firings}).values()}
+        _send_now(services, tenant, [each for each in firings if each.version in armed])
+        raise
+    _send_now(services, tenant, firings)
+
+
+def _arming(
+    services: Services, rule: Rule, before: StoredTimer | None, now: datetime
+) -> tuple[list[Arm | Disarm], list[Firing]]:
+    """What becomes of the timer of ``rule``, and what it fires soon."""
+    if not (rule.enabled and rule.trigger is not None and schedules.is_timer(rule.trigger_ref)):
+        return [] if before is None else [Disarm(rule.ref)], []
+    if before is not None and before.armed and _same(before.timer, rule):
+        return [], []
+    timer, soon = core.arm(
+        rule=rule.id,
+        rule_ref=rule.ref,
+        version=services.new_id(),
+        trigger_ref=rule.trigger_ref,
+        params=rule.trigger_params,
+        missed_runs=rule.missed_run_policy,
+        now=now,
+    )
+    return [Arm(timer)], soon
+
+
+def _send_now(services: Services, tenant: str, firings: Sequence[Firing]) -> None:
     if firings:
         # The receiver must know the rules as they are now, even if it looked a moment ago.
         _send(services, tenant, firings, registry=services.snapshots.of(tenant).version)

@@ -217,7 +217,8 @@ class Registry:
 
     def commit(self, *changes: Put | Delete | Arm | Disarm) -> None:
         """Make the changes: all or none for up to 99 rows, in order and batch by batch beyond (a trigger with a webhook
-        key is two rows). Raises :class:`Conflict`, and ``QuotaExceededError`` before anything is changed."""
+        key is two rows). What arms or disarms a timer follows its rule's change, and goes with it. Raises
+        :class:`Conflict`, and ``QuotaExceededError`` before anything is changed."""
         self._count(changes)
         try:
             for batch in _batches(self._operations(changes)):
@@ -243,26 +244,36 @@ class Registry:
                 raise QuotaExceededError(f"The tenant may have {limit} {name}", _RETRY_SECONDS)
             self._counts[kind] = (known + new[kind], at)
 
-    def _operations(self, changes: Iterable[Put | Delete | Arm | Disarm]) -> Iterator["_Operation"]:
+    def _operations(self, changes: Iterable[Put | Delete | Arm | Disarm]) -> Iterator[list["_Operation"]]:
+        """The rows of each change; a rule's with those of its timer, which follows it."""
+        together: list[_Operation] = []
         for change in changes:
             if isinstance(change, Arm | Disarm):
                 row, actions = arming(self._tables, self.tenant, change)
-                yield _Operation(f"timer {change.rule_ref}", row, actions=actions)
-            elif isinstance(change, Put):
-                yield self._saved(change)
-                if isinstance(change.entity, Trigger):
-                    yield from self._pointers(change.entity.ref, change.entity.webhook_key, new=change.new)
-                elif isinstance(change.entity, IntegrationToken) and change.new:
-                    yield _Operation("integration token", self._token_pointer(change.entity.ref, body=self.tenant))
-            else:
-                yield _Operation(f"{change.kind} {change.ref}", self._row(change.kind, change.ref), deleted=True)
-                if change.kind == "trigger":
-                    yield from self._pointers(change.ref, None, new=False)
-                elif change.kind == "integration_token":
-                    yield _Operation("integration token", self._token_pointer(change.ref), deleted=True)
-                elif change.kind == "rule":
-                    timer = timer_row(self._tables, self.tenant, change.ref)
-                    yield _Operation(f"timer {change.ref}", timer, deleted=True)
+                together.append(_Operation(f"timer {change.rule_ref}", row, actions=actions))
+                continue
+            if together:
+                yield together
+            together = list(self._put(change) if isinstance(change, Put) else self._deleted(change))
+        if together:
+            yield together
+
+    def _put(self, change: Put) -> Iterator["_Operation"]:
+        yield self._saved(change)
+        if isinstance(change.entity, Trigger):
+            yield from self._pointers(change.entity.ref, change.entity.webhook_key, new=change.new)
+        elif isinstance(change.entity, IntegrationToken) and change.new:
+            yield _Operation("integration token", self._token_pointer(change.entity.ref, body=self.tenant))
+
+    def _deleted(self, change: Delete) -> Iterator["_Operation"]:
+        yield _Operation(f"{change.kind} {change.ref}", self._row(change.kind, change.ref), deleted=True)
+        if change.kind == "trigger":
+            yield from self._pointers(change.ref, None, new=False)
+        elif change.kind == "integration_token":
+            yield _Operation("integration token", self._token_pointer(change.ref), deleted=True)
+        elif change.kind == "rule":
+            timer = timer_row(self._tables, self.tenant, change.ref)
+            yield _Operation(f"timer {change.ref}", timer, deleted=True)
 
     def _saved(self, change: Put) -> "_Operation":
         entity = change.entity
@@ -387,15 +398,16 @@ def webhook_partition(key: str) -> str:
     return f"#webhook#{sha256(key.encode()).hexdigest()}"
 
 
-def _batches(operations: Iterable[_Operation]) -> Iterator[list[_Operation]]:
+def _batches(groups: Iterable[list[_Operation]]) -> Iterator[list[_Operation]]:
     batch: list[_Operation] = []
     room = _ATOMIC_BYTES
-    for operation in operations:
-        size = len(getattr(operation.row, "body", None) or "") * 2 + 500  # with its copy in the index
-        if batch and (len(batch) == _ATOMIC or size > room):
+    for group in groups:
+        # A body has its copy in the index.
+        size = sum(len(getattr(each.row, "body", None) or "") * 2 + 500 for each in group)
+        if batch and (len(batch) + len(group) > _ATOMIC or size > room):
             yield batch
             batch, room = [], _ATOMIC_BYTES
-        batch.append(operation)
+        batch += group
         room -= size
     if batch:
         yield batch
