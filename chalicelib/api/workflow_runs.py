@@ -67,8 +67,10 @@ class RerunRequest(Body, kw_only=True, frozen=True):
 def get_execution_history(call: Call, execution_id: int) -> Page[HistoryRecord]:
     """The story of an execution from its beginning; of a workflow, with that of its tasks."""
     execution = readable_execution(call, execution_id)
-    records = [*_own_records(execution), *_records_of_tasks(call, execution)]
-    records.sort(key=lambda record: record.time)
+    own = _own_records(execution)
+    # In one step a run's last task and the run itself end: in this order.
+    last = [own.pop()] if execution.status in TERMINAL else []
+    records = sorted([*own, *_records_of_tasks(call, execution), *last], key=lambda record: record.time)
     query: HistoryQuery = call.query
     if query.operation is not None:
         records = [record for record in records if record.operation == query.operation]

@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 
 from chalicelib.domain import templates
-from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Identity, Json, WorkflowDefinition
-from chalicelib.domain.executions import OPEN, RUNNING, TERMINAL, WAITING
+from chalicelib.domain.entities import Action, Execution, Identity, Json, WorkflowDefinition
+from chalicelib.domain.executions import CANCELING, OPEN, RUNNING, TERMINAL, WAITING
 from chalicelib.domain.workflow import conductor
 from chalicelib.domain.workflow.conductor import Ended, Event, Start, Step, Stop, World, outstanding
 from chalicelib.domain.workflow.definition import Definition
@@ -31,7 +31,7 @@ from chalicelib.flow.wakes import wake_at
 from chalicelib.protocol import ExecutionRequested
 from chalicelib.security.access import access_of_identity, grants_of
 from chalicelib.services import Services
-from chalicelib.store.activity import BusyError
+from chalicelib.store.activity import BusyError, Move
 from chalicelib.store.snapshot import Snapshot
 from chalicelib.store.workflows import Run
 
@@ -112,8 +112,8 @@ def _first_step(services: Services, snapshot: Snapshot, graph: Graph, origin: Or
         else:
             again = origin.again
             step = conductor.begin_again(graph, before.state, again.tasks, world, reset=again.reset)
-        move = _move(services, snapshot.tenant, origin, step, from_=WAITING)
-        if _commit(services, snapshot, origin, step, move):
+        move = _move(services, snapshot.tenant, origin, step, world.now, begins=True)
+        if _commit(services, snapshot, origin, step, move, world.now):
             if origin.deadline is not None and step.end is None:
                 wake_at(services, snapshot.tenant, origin.execution, origin.deadline)
             return _carry_out(services, snapshot, origin, step)
@@ -210,11 +210,12 @@ def _advance(
         if run is None or run.state.over:
             return aftermath
         graph = _kept_graph(services, tenant, run.origin.definition)
-        step = conductor.advance(graph, run.state, events, _world(services, snapshot, run.origin, known))
+        world = _world(services, snapshot, run.origin, known)
+        step = conductor.advance(graph, run.state, events, world)
         if not step.changed:
             _send_again(services, snapshot, id_)
             return aftermath
-        if _commit(services, snapshot, run, step, _move(services, tenant, run.origin, step, from_=RUNNING)):
+        if _commit(services, snapshot, run, step, _move(services, tenant, run.origin, step, world.now), world.now):
             done = _carry_out(services, snapshot, run.origin, step)
             aftermath.ended += done.ended
             aftermath.stop += done.stop
@@ -229,15 +230,15 @@ def _pause(attempt: int) -> None:
     time.sleep(random.uniform(0.001, most))  # noqa: S311  # jitter, not a secret
 
 
-def _move(services: Services, tenant: str, origin: Origin, step: Step, *, from_: Sequence[ExecutionStatus]) -> Json:
+def _move(
+    services: Services, tenant: str, origin: Origin, step: Step, now: datetime, *, begins: bool = False
+) -> Move | None:
     """The transition of the run's own execution that belongs to a step, if it has one."""
     moving = services.store.tenant(tenant).activity.moving
-    now = services.clock()
-    begins = from_ == WAITING
     if step.end is not None:
         return moving(
             origin.execution,
-            from_=from_ if begins else ("running", "canceling"),
+            from_=WAITING if begins else (*RUNNING, *CANCELING),
             to=step.end.status,
             result=step.end.result,
             started_at=now if begins else None,
@@ -245,13 +246,15 @@ def _move(services: Services, tenant: str, origin: Origin, step: Step, *, from_:
             now=now,
         )
     if begins:
-        return moving(origin.execution, from_=from_, to="running", started_at=now, now=now)
+        return moving(origin.execution, from_=WAITING, to="running", started_at=now, now=now)
     if any(note.what == "canceling" for note in step.notes):
-        return moving(origin.execution, from_=("running", "canceling"), to="canceling", now=now)
+        return moving(origin.execution, from_=(*RUNNING, *CANCELING), to="canceling", now=now)
     return None
 
 
-def _commit(services: Services, snapshot: Snapshot, before: Run | Origin, step: Step, move: Json) -> bool:
+def _commit(
+    services: Services, snapshot: Snapshot, before: Run | Origin, step: Step, move: Move | None, now: datetime
+) -> bool:
     run = before.origin.execution if isinstance(before, Run) else before.execution
     sealed: list[tuple[Execution, str]] = []
     for position, started in enumerate(step.starts):
@@ -264,7 +267,7 @@ def _commit(services: Services, snapshot: Snapshot, before: Run | Origin, step: 
     return services.store.tenant(snapshot.tenant).workflows.commit(
         before,
         step.state,
-        now=services.clock(),
+        now=now,
         starts=sealed,
         move=move,
         notes=[msgspec.to_builtins(note) for note in step.notes],
