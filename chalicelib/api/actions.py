@@ -219,7 +219,7 @@ def _with_workflow(call: Call, action: Action, definition: Json) -> tuple[Action
     workflow = companion.in_step(current, action, call.now)
     if definition is not None:
         workflow = msgspec.structs.replace(workflow, definition=definition)
-    return action, [Put(workflow)], warnings
+    return companion.running(action, workflow), [Put(workflow)], warnings
 
 
 def _check(call: Call, action: Action) -> None:

@@ -68,7 +68,7 @@ def plan(
     """What to change so that the registry holds ``source`` as ``pack``. ``owner`` becomes the owner of new rules."""
     builder = _Builder(source, pack, present, new_id, owner, now)
     outcome = builder.build()
-    kept: set[Name] = source.broken | builder.unfit
+    kept = {*source.broken, *builder.unfit}
     kept |= {(WorkflowDefinition, ref) for kind, ref in kept if kind is Action}  # they come and go together
     kept |= {(type(entity), entity.ref) for entity in outcome.installed}
     outcome.deleted = [

@@ -15,7 +15,6 @@ from chalicelib.domain.documents import Document, DocumentError
 from chalicelib.domain.entities import Action, Json, WorkflowDefinition
 from chalicelib.domain.flaws import Flaw
 from chalicelib.domain.schemas import SchemaError
-from chalicelib.domain.workflow.companion import ENTRYPOINT
 from chalicelib.domain.workflow.parsing import parse
 
 FOLDERS: Final = ("workflows", "actions/workflows")
@@ -85,7 +84,7 @@ class Workflows:
             self._tell(action.flaw(reason, "$.workflow_file"))
             return None
         document = self._document(file)
-        return document and self._read(action.ref, file, document)
+        return None if document is None else self._read(action.ref, file, document)
 
     def _of_file(self, file: str, taken: Collection[str]) -> Component | None:
         name = _STEM.sub("", PurePosixPath(file).name)
@@ -98,7 +97,7 @@ class Workflows:
             self._tell(Flaw(file, 1, f"{ref} is already defined"))
             return None
         document = self._document(file)
-        workflow = document and self._read(ref, file, document)
+        workflow = None if document is None else self._read(ref, file, document)
         if document is None or workflow is None:
             self._break(ref)
             return None
@@ -112,7 +111,7 @@ class Workflows:
         parsed = parse(definition)
         place = Component(WorkflowDefinition, ref, {}, file, document, at)
         for each in (*parsed.problems, *parsed.warnings):
-            self._tell(place.flaw(each.message, each.path))
+            self._tell(place.flaw(f"{each.path.removeprefix('$.')}: {each.message}", each.path))
         if parsed.definition is None or parsed.problems:
             return None
         try:
@@ -138,8 +137,8 @@ class Workflows:
         if not isinstance(given, str):
             return None
         name = given.removeprefix("./")
-        candidates = (name, *(f"{folder}/{name}" for folder in ("actions", *FOLDERS)))
-        return next((file for file in candidates if file in self._files), None)
+        candidates = (name, *(f"{folder}/{name}" for folder in (*FOLDERS, "actions")))
+        return next((file for file in candidates if file in self._files and file != action.file), None)
 
     def _own_files(self) -> Iterator[str]:
         for folder in FOLDERS:
@@ -186,5 +185,5 @@ def _completed(action: Component, workflow: Component) -> Component:
 def _action_of(workflow: Component) -> Component:
     """The action of a workflow that has no YAML for it."""
     fields = {name: workflow.fields[name] for name in ("label", "description", "param_schema", "out_schema")}
-    fields |= {"entrypoint": workflow.file or ENTRYPOINT, "runtime_ref": None}
+    fields |= {"entrypoint": workflow.file, "runtime_ref": None}
     return Component(Action, workflow.ref, fields, workflow.file, workflow.document)

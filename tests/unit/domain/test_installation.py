@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain import installation, packs
-from chalicelib.domain.entities import Action, Pack, Rule, Runtime, Sensor, Trigger
+from chalicelib.domain.entities import Action, Pack, Rule, Runtime, Sensor, Trigger, WorkflowDefinition
 from chalicelib.domain.installation import Outcome, Owned, Present
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -221,3 +221,45 @@ def test_whatever_was_there_the_registry_ends_up_with_the_files(
     left = {(type(entity), entity.ref) for entity in before} - {(type(each), each.ref) for each in outcome.deleted}
     after = left | {(type(entity), entity.ref) for entity in outcome.written}
     assert after == {(KINDS[folder], f"demo.{name}") for folder, name in second}
+
+
+# --- workflows
+
+FLOW = "tasks:\n- name: greet\n  action: core.echo\n"
+
+
+def test_a_workflow_and_its_action_know_each_other() -> None:
+    outcome = install(workflows__flow=FLOW)
+    workflow, action = stored(outcome)
+    assert isinstance(workflow, WorkflowDefinition)
+    assert (action.workflow_def, action.runtime, action.content) == (workflow.id, None, None)
+    assert outcome.warnings == []
+    again = install(workflow, action, now=LATER, workflows__flow=FLOW)
+    assert again.written == []
+    changed = install(workflow, action, now=LATER, workflows__flow=FLOW.replace("greet", "meet"))
+    assert [(type(each), each.id) for each in changed.written] == [(WorkflowDefinition, workflow.id)]
+
+
+def test_they_go_together_and_stay_together() -> None:
+    workflow, action = stored(install(workflows__flow=FLOW))
+    assert {type(each) for each in install(workflow, action).deleted} == {WorkflowDefinition, Action}
+    assert install(workflow, action, workflows__flow="tasks: []\n").deleted == []
+    program = install(workflow, action, actions__flow="ref: flow\nentry_point: run.sh\n")
+    assert [type(each) for each in program.deleted] == [WorkflowDefinition]
+    assert [each.workflow_def for each in program.written if isinstance(each, Action)] == [None]
+
+
+def test_a_program_that_does_not_fit_leaves_the_workflow_as_it_was() -> None:
+    workflow, action = stored(install(workflows__flow=FLOW))
+    outcome = install(workflow, action, actions__flow="ref: flow\nrunner_type: http\n")
+    assert (outcome.written, outcome.deleted) == ([], [])
+
+
+def test_an_action_that_does_not_exist_yet_is_told_by_line() -> None:
+    outcome = install(
+        workflows__flow=FLOW + "- name: other\n  action: demo.later\n",
+        actions__later="ref: later\nrunner_type: native\n",
+    )
+    assert outcome.warnings == []
+    (flaw,) = install(workflows__flow=FLOW + "- name: other\n  action: demo.never\n").warnings
+    assert (flaw.file, "demo.never" in flaw.reason) == ("workflows/flow.yaml", True)

@@ -99,7 +99,7 @@ def test_a_pack_and_its_archive_are_stored(services: Services) -> None:
     installed = install(services)
     assert installed.warnings == []
     assert installed.counts == {
-        "permission_sets": 0, "runtimes": 0, "triggers": 1, "actions": 1, "rules": 1, "sensors": 0,
+        "permission_sets": 0, "runtimes": 0, "triggers": 1, "workflows": 0, "actions": 1, "rules": 1, "sensors": 0,
     }  # fmt: skip
     pack = registry(services).packs.get("demo")
     assert pack is not None
@@ -285,3 +285,53 @@ def test_a_folder_is_read_like_an_archive(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "config").write_text("debris")
     assert packs.read_directory(tmp_path) == files()
+
+
+# --- workflows
+
+FLOW = "version: 1.0.0\ntasks:\n- name: greet\n  action: demo.a\n"
+
+
+def test_workflows_come_and_go_with_their_pack(services: Services) -> None:
+    installed = install(
+        services, content=files(workflows__flow=FLOW, rules__r="ref: r\ntrigger_ref: t\naction_ref: flow\n")
+    )
+    assert installed.warnings == []
+    assert (installed.counts["workflows"], installed.counts["actions"]) == (1, 2)
+    workflow, action = registry(services).workflows.get("demo.flow"), registry(services).actions.get("demo.flow")
+    assert workflow is not None
+    assert action is not None
+    assert (workflow.id, workflow.version, workflow.is_adhoc) == (action.workflow_def, "1.0.0", False)
+    rule = registry(services).rules.get("demo.r")
+    assert rule is not None
+    assert rule.action == action.id
+    install(services, force=True)
+    assert registry(services).workflows.list() == []
+    assert [each.ref for each in registry(services).actions.list()] == ["demo.a"]
+    again = install(services, content=files(workflows__flow=FLOW), force=True)
+    packs.delete(services, "acme", again.pack)
+    assert registry(services).workflows.list() == registry(services).actions.list() == []
+
+
+def test_a_broken_workflow_is_left_out_or_refuses_all(services: Services) -> None:
+    broken = files(workflows__flow=FLOW + "  next:\n  - do: [nowhere]\n")
+    with pytest.raises(packs.StrictError):
+        install(services, content=broken, strict=True)
+    installed = install(services, content=broken)
+    assert [(flaw.file, flaw.line) for flaw in installed.warnings] == [("workflows/flow.yaml", 6)]
+    assert [each.ref for each in registry(services).actions.list()] == ["demo.a"]
+
+
+def test_workflows_hand_on_no_more_than_whoever_installs_them_may(services: Services) -> None:
+    powerful = files(workflows__flow=FLOW + "  permission_set_refs: core.admin\n")
+    with pytest.raises(packs.DelegationError):
+        install(services, content=powerful, access=Access(DEFAULT_SETS["core.editor"]))
+    assert install(services, content=powerful, access=Access(DEFAULT_SETS["core.admin"]))
+
+
+def test_workflows_do_not_reach_into_the_private_pack_of_somebody_else(services: Services) -> None:
+    install(services, visibility="private")
+    source = files(pack="ref: mine\nversion: 1.0.0\n", workflows__flow=FLOW, triggers__t="", actions__a="", rules__r="")
+    with pytest.raises(packs.DelegationError):
+        install(services, content=source, access=Access(DEFAULT_SETS["core.admin"], identity_id=8))
+    assert install(services, content=source, access=Access(DEFAULT_SETS["core.admin"], identity_id=7))
