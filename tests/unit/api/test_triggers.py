@@ -3,6 +3,9 @@
 import pytest
 from unit.api.resources import make_action, make_pack, make_rule, make_trigger
 
+from chalicelib.domain.entities import Trigger
+from chalicelib.store.registry import Put
+
 WIRE = {
     "id", "ref", "pack", "pack_ref", "label", "description", "enabled", "param_schema", "out_schema", "webhook_enabled",
     "is_adhoc", "reference_visibility", "created", "updated",
@@ -101,6 +104,19 @@ def test_a_deleted_trigger_leaves_its_rules_with_the_ref_only(api):
     rule = api.get("/api/v1/rules/mine.answer").data
     assert (rule["trigger_ref"], rule["trigger"]) == ("mine.called", None)
     assert api.delete("/api/v1/triggers/mine.called").status == 404
+
+
+def test_a_timer_whose_trigger_is_deleted_stops(api):
+    make_action(api)
+    now = api.services.clock()
+    timer = Trigger(id=api.services.new_id(), ref="core.intervaltimer", created=now, updated=now, label="Interval")
+    api.registry.commit(Put(timer, new=True))
+    rule = make_rule(api, trigger_ref="core.intervaltimer", trigger_params={"interval": 60})
+    assert "next_fire_at" in rule
+    assert api.delete("/api/v1/triggers/core.intervaltimer").status == 200
+    after = api.get("/api/v1/rules/mine.answer").data
+    assert (after["enabled"], after["trigger"]) == (True, None)
+    assert "next_fire_at" not in after
 
 
 def test_only_administrators_write_triggers(api):
