@@ -134,12 +134,13 @@ def _with_files(call: Call, action: Action, files: dict[str, bytes], entrypoint:
     """Stores the archive first: nothing refers to it until the action does. Libraries that a manifest among the files
     asks for are built as a pack's are."""
     from chalicelib.domain import archives, dependencies
-    from chalicelib.flow import environments
+    from chalicelib.flow import environments, quotas
     from chalicelib.flow.packs import archive_name
 
     archive = archives.pack(files)
     content = archives.digest(archive)
     if content != action.content:
+        quotas.admit_bytes(call.services, call.tenant, len(archive))
         call.services.store.tenant(call.tenant).blobs.put(archive_name(content), archive, "application/gzip")
     runtime = dependencies.RUNTIMES.get(action.runtime_ref or "")
     manifests = {kind: digest for kind, digest in dependencies.manifests(files).items() if kind == runtime}

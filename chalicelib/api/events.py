@@ -14,6 +14,7 @@ from chalicelib.api.views import Data, Page
 from chalicelib.domain.entities import Event, Rule, Sensor, Trigger
 from chalicelib.domain.ids import MAX_ID, time_of
 from chalicelib.domain.permissions import Context
+from chalicelib.flow import quotas
 from chalicelib.flow.intake import PayloadRefusedError, accept_event
 from chalicelib.store import listing
 
@@ -73,6 +74,7 @@ def create_event(call: Call) -> Data[EventResponse]:
         raise Forbidden("Events are created by sensors, executions and workers; this takes events:create")
     trigger = _trigger(call, body.trigger_ref or body.trigger_type)
     sensor = _sensor(call)
+    quotas.admit(call.services, call.tenant)
     event = _counted(
         call,
         sensor,

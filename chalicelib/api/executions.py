@@ -26,6 +26,7 @@ from chalicelib.api.views import Data, Page, Paging
 from chalicelib.domain import variables
 from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Json, Key
 from chalicelib.domain.variables import VariableError
+from chalicelib.flow import quotas
 from chalicelib.flow.cancel import NotCancellableError, cancel
 from chalicelib.flow.intake import request_execution
 from chalicelib.store.listing import ExecutionFilter
@@ -121,6 +122,7 @@ def execute(call: Call) -> Spread:
     body: CreateExecutionRequest = call.body
     action = executable_action(call, body.action_ref)
     require_delegable(call, body.permission_set_refs)
+    quotas.admit(call.services, call.tenant)
     execution = request_execution(
         call.services,
         call.tenant,

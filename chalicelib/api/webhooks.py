@@ -16,6 +16,7 @@ from chalicelib.api.views import Data, Json
 from chalicelib.api.webhook_secrets import masked, opened, sealed
 from chalicelib.domain import webhooks
 from chalicelib.domain.entities import Trigger
+from chalicelib.flow import quotas
 from chalicelib.flow.intake import accept_event
 from chalicelib.log import logger
 from chalicelib.store.registry import Put
@@ -137,6 +138,7 @@ def _receive(call: Call, key: str, attempt: dict[str, Json]) -> WebhookReceiverR
         _count(call, tenant, trigger, config)
     if verdict.status is not None:
         raise _REFUSALS.get(verdict.status, BadRequest)(verdict.message)
+    quotas.admit(call.services, tenant)
     payload, event_config = webhooks.envelope(
         body,
         webhook_key=key,

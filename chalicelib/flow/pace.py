@@ -36,6 +36,7 @@ class Pace:
     def __init__(self, store: "Store") -> None:
         self._store = store
         self._leases: dict[tuple[str, str], _Lease] = {}
+        self.stored: dict[str, tuple[int, datetime]] = {}  # bytes of a tenant's, as of when (flow.quotas)
 
     def take(self, tenant: str, what: str, count: int, limit: int, now: datetime) -> int:
         """How many of ``count`` are within the tenant's ``limit`` of this minute; they are used up."""

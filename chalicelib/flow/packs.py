@@ -35,7 +35,7 @@ from chalicelib.domain.installation import OWNED, Owned, Present
 from chalicelib.domain.packs import PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
 from chalicelib.domain.workflow.parsing import actions_of, parse, permission_sets_of
-from chalicelib.flow import configuration, environments, sensors, timers
+from chalicelib.flow import configuration, environments, quotas, sensors, timers
 from chalicelib.flow.permission_sets import taken_away
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
@@ -143,6 +143,7 @@ def install(
         _check_sets(registry, outcome.installed, access)
         _check_delegation(registry, outcome.installed, access)
     if existing is None or existing.content != pack.content:
+        quotas.admit_bytes(services, tenant, len(archive))
         opened.blobs.put(archive_name(archives.digest(archive)), archive, "application/gzip")
     changed = [] if existing and msgspec.structs.replace(pack, updated=existing.updated) == existing else [pack]
     changes: list[Put | Delete] = [

@@ -19,6 +19,7 @@ from chalicelib.domain.expressions import ExpressionError
 from chalicelib.domain.ids import time_of
 from chalicelib.domain.parameters import misplaced_secrets
 from chalicelib.domain.values import Keystore
+from chalicelib.flow import quotas
 from chalicelib.flow.batches import each_or_all
 from chalicelib.flow.secrets import of_rule, read_key_for, seal
 from chalicelib.protocol import EventAccepted, ExecutionRequested
@@ -103,6 +104,11 @@ def _enforcement(event: Event, rule: Rule, now: datetime, error: str | None = No
     )
 
 
+def refused(enforcement: Enforcement, error: str) -> Enforcement:
+    """``enforcement`` without an execution, for which ``error`` is the reason."""
+    return msgspec.structs.replace(enforcement, status="disabled", error=enforcement.error or error)
+
+
 def rules_of(snapshot: Snapshot, event: Event) -> list[Rule]:
     """The rules that ``event`` concerns: its own for a timer's, otherwise all enabled ones of its trigger."""
     rules = snapshot.rules_for(event.trigger_ref)
@@ -146,6 +152,8 @@ def _process(services: Services, tenant: str, messages: Sequence[EventAccepted])
                 pairs.append((result.enforcement, execution, f"{rule.id}/{event.id}"))
     if not pairs:
         return
+    if not quotas.has_room(services, tenant, len(pairs)):
+        pairs = [(refused(enforcement, quotas.FULL), None, key) for enforcement, _, key in pairs]
     started = [one.execution for one in activity.start(pairs) if one.execution is not None]
     requested = [execution for execution in started if execution.status == "requested"]
     if requested:

@@ -21,8 +21,9 @@ from chalicelib.domain import timers as core
 from chalicelib.domain.entities import Enforcement, Event, Execution, Rule
 from chalicelib.domain.schedules import ScheduleError
 from chalicelib.domain.timers import Timer
+from chalicelib.flow import quotas
 from chalicelib.flow.batches import each_or_all
-from chalicelib.flow.rules import consider, request_for, sealed
+from chalicelib.flow.rules import consider, refused, request_for, sealed
 from chalicelib.flow.secrets import read_key_for
 from chalicelib.log import logger
 from chalicelib.protocol import Firing, TimersDue
@@ -265,6 +266,12 @@ def _become(
     result = consider(
         snapshot, event, rule, now=now, read_key=partial(read_key_for, services, snapshot, rule.owner_identity)
     )
+    if (
+        result.enforcement is not None
+        and result.execution is not None
+        and not quotas.has_room(services, snapshot.tenant, 1)
+    ):
+        return event, refused(result.enforcement, quotas.FULL), None
     return event, result.enforcement, sealed(services, snapshot, result.execution)
 
 
