@@ -143,6 +143,21 @@ class AttuneClient:
         }
         return self._object("POST", "actions", json=body)
 
+    def create_workflow(
+        self, ref: str, definition: Json, *, param_schema: Json = None, **fields: Json
+    ) -> dict[str, Json]:
+        """A workflow of ``definition``, and the action of the same ref that runs it. A list is taken for its tasks."""
+        body = {
+            "ref": ref,
+            "pack_ref": ref.partition(".")[0],
+            "label": ref,
+            "version": "1.0.0",
+            "definition": {"tasks": definition} if isinstance(definition, list) else definition,
+            "param_schema": param_schema,
+            **fields,
+        }
+        return self._object("POST", "workflows", json=body)
+
     def create_trigger(
         self, ref: str, pack_ref: str | None = None, *, label: str | None = None, **fields: Json
     ) -> dict[str, Json]:
@@ -258,6 +273,21 @@ class AttuneClient:
         params = {"per_page": 1, "include_total": "true", **filters}
         total: int = self.call("GET", "executions", params=params)["pagination"]["total_items"]
         return total
+
+    def children_of(self, execution_id: int) -> dict[str, list[dict[str, Json]]]:
+        """The executions of a workflow run by the names of their tasks, each in the order in which they were started."""
+        found: dict[str, list[dict[str, Json]]] = {}
+        for each in self.items("executions", parent=execution_id, per_page=100):
+            found.setdefault(each["workflow_task"]["task_name"], []).insert(0, each)
+        return found
+
+    def history_of(self, execution_id: int) -> list[dict[str, Json]]:
+        """The records of an execution's history."""
+        return list(self.items(f"executions/{execution_id}/history"))
+
+    def rerun(self, execution_id: int, *tasks: str, reset: bool = False) -> dict[str, Json]:
+        body = {"tasks": list(tasks), "reset": reset}
+        return self._object("POST", f"executions/{execution_id}/rerun", json=body)
 
     def cancel_execution(self, execution_id: int) -> dict[str, Json]:
         return self._object("POST", f"executions/{execution_id}/cancel")
