@@ -33,6 +33,7 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     logs,
     oidc,
     openapi,
+    pack_workflows,
     packs,
     permission_sets,
     rule_trial,

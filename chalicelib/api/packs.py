@@ -214,7 +214,7 @@ def build_pack_environments(call: Call, ref: str) -> Data[list[PackEnvironment]]
     """Try again to install what failed. What is ready, or being installed, stays as it is."""
     from chalicelib.flow import environments
 
-    pack = _writable(call, ref, "install")
+    pack = writable_pack(call, ref, "install")
     environments.ensure(call.services, call.tenant, pack)
     return Data(_environments(call, pack) or [], "Environments requested")
 
@@ -230,7 +230,7 @@ def build_pack_environments(call: Call, ref: str) -> Data[list[PackEnvironment]]
 def update_pack(call: Call, ref: str) -> Data[PackResponse]:
     """Change a pack's description or configuration. ``is_standard`` is the platform's to decide, and ignored."""
     body: UpdatePackRequest = call.body
-    current = _writable(call, ref, "configure")
+    current = writable_pack(call, ref, "configure")
     changes = given(body, "label", "version", "conf_schema", "config", "meta", "tags", "runtime_deps", "dependencies")
     refs.version(changes.get("version", current.version))
     parameters.check_schema(changes.get("conf_schema"))
@@ -251,7 +251,7 @@ def delete_pack(call: Call, ref: str) -> Success:
     """The pack goes with all its components and keys; rules of other packs keep the refs they name."""
     from chalicelib.flow import packs as flow
 
-    flow.delete(call.services, call.tenant, _writable(call, ref, "delete"))
+    flow.delete(call.services, call.tenant, writable_pack(call, ref, "delete"))
     return Success(f"Pack '{ref}' deleted successfully")
 
 
@@ -348,7 +348,8 @@ def _folder(call: Call, path: str) -> Path:
     return folder
 
 
-def _writable(call: Call, ref: str, action: str) -> Pack:
+def writable_pack(call: Call, ref: str, action: str) -> Pack:
+    """The pack, if the caller may do ``action`` to it; NotFound or Forbidden otherwise."""
     pack = call.to_write("packs", action, "Pack", ref, call.registry.packs.find(ref))
     if not call.access.sees_pack(pack, action):
         raise Forbidden.lacking("packs", action)

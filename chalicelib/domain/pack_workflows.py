@@ -162,6 +162,11 @@ class Workflows:
         self._warnings.append(flaw)
 
 
+def is_workflow_file(file: str, content: Json = None) -> bool:
+    """Whether the pack's file ``file``, in which ``content`` is, says what a workflow does."""
+    return str(PurePosixPath(file).parent) in FOLDERS or (file.startswith("actions/") and _runs_workflow(content))
+
+
 def _runs_workflow(action_file: Json) -> bool:
     """Whether an action's YAML makes it a workflow."""
     return isinstance(action_file, dict) and any(

@@ -122,7 +122,7 @@ def install(
     and the store's Conflict when somebody else changes the pack at the same time.
     """
     files = archives.unpack(content) if isinstance(content, bytes) else dict(content)
-    source = _read(files)
+    source = read(files)
     opened = services.store.tenant(tenant)
     registry = opened.registry
     existing = _replaceable(registry, source.ref, access, force=force)
@@ -131,7 +131,7 @@ def install(
     outcome = installation.plan(
         source,
         pack,
-        _present(registry, source),
+        present(registry, source),
         new_id=services.new_id,
         owner=installed_by,
         now=services.clock(),
@@ -141,7 +141,7 @@ def install(
         raise StrictError(warnings)
     if access is not None:
         _check_sets(registry, outcome.installed, access)
-        _check_delegation(registry, outcome.installed, access)
+        check_delegation(registry, outcome.installed, access)
     if existing is None or existing.content != pack.content:
         quotas.admit_bytes(services, tenant, len(archive))
         opened.blobs.put(archive_name(archives.digest(archive)), archive, "application/gzip")
@@ -180,7 +180,8 @@ def delete(services: Services, tenant: str, pack: Pack) -> None:
     )
 
 
-def _read(files: Mapping[str, bytes]) -> PackSource:
+def read(files: Mapping[str, bytes]) -> PackSource:
+    """The pack in ``files``, with what is the platform's own to say. Raises PackError."""
     source = packs.read(files)
     source = replace(source, fields=source.fields | {"manifests": dependencies.manifests(files)})
     if source.ref != CORE:
@@ -229,7 +230,8 @@ def _pack(
     return configuration.sealed(services.cipher, tenant, pack)
 
 
-def _present(registry: Registry, source: PackSource) -> Present:
+def present(registry: Registry, source: PackSource) -> Present:
+    """What the registry holds that an installation of ``source`` has to do with."""
     named = {(component.type, component.ref) for component in source.components}
     everything = {kind: _repository(registry, kind).list() for kind in OWNED}
     owned = {
@@ -255,7 +257,8 @@ def _check_sets(registry: Registry, installed: Iterable[Owned], access: Access) 
                 raise DelegationError(f"permission set '{entity.ref}' holds permissions that you do not have")
 
 
-def _check_delegation(registry: Registry, installed: Iterable[Owned], access: Access) -> None:
+def check_delegation(registry: Registry, installed: Iterable[Owned], access: Access) -> None:
+    """Raises DelegationError for what would hand on more than ``access`` holds."""
     own = {entity.ref: entity for entity in installed if isinstance(entity, PermissionSet)}
     private = {
         pack.ref for pack in registry.packs.list() if pack.visibility == "private" and not access.sees_pack(pack)
