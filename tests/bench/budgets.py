@@ -57,7 +57,8 @@ def measure(client: AttuneClient, workload: Workload, pipeline: Pipeline) -> Cou
         pipeline.run(key, [payload])
     alone = _repeated(pipeline, key, [matching], idle=IDLE_SECONDS)
     ten = _repeated(pipeline, key, [matching] * BATCH, idle=0)
-    nothing = pipeline.run(key, [other])
+    # Once a second somebody looks at the registry's version, a call more: not the one that this is about.
+    nothing = min((pipeline.run(key, [other]) for _ in range(RUNS)), key=lambda costs: len(costs.all_calls))
     budgets = [
         *_costs("webhook to completed python action, warm, alone", alone, 1, {"calls": 9, "write": 14, "read": 2}),
         *_costs(f"the same, per execution, in batches of {BATCH}", ten, BATCH, {"calls": 6}),
