@@ -10,7 +10,7 @@ import msgspec
 
 from chalicelib.api.components import require_delegable
 from chalicelib.api.errors import BadRequest, Conflict, Unprocessable
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, Form, grant
+from chalicelib.api.routing import ROUTES, Call, Form, grant, readable
 from chalicelib.api.views import Data, View
 from chalicelib.domain.entities import Action
 from chalicelib.store.registry import Put
@@ -36,7 +36,7 @@ class ActionFilesResponse(View, kw_only=True, frozen=True):
 
 @ROUTES.get(
     "/api/v1/actions/{ref}/files",
-    needs=SIGNED_IN,
+    needs=readable("actions"),
     returns=Data[ActionFilesResponse],
     tag="actions",
     errors=(404,),

@@ -16,7 +16,7 @@ from chalicelib.api.action_views import (
 )
 from chalicelib.api.components import containing, is_hidden, pack_for_new, require_delegable, visible_pack
 from chalicelib.api.errors import NotFound, Unprocessable, ValidationFailed
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.views import Data, Page, Success, given, patched
 from chalicelib.api.workflow_checks import checked, told
 from chalicelib.domain import refs
@@ -67,7 +67,7 @@ _DECISIVE: Final = (
 )
 
 
-@ROUTES.get("/api/v1/actions", needs=SIGNED_IN, returns=Page[ActionSummary], query=ActionQuery, tag="actions")
+@ROUTES.get("/api/v1/actions", needs=readable("actions"), returns=Page[ActionSummary], query=ActionQuery, tag="actions")
 def list_actions(call: Call) -> Page[ActionSummary]:
     """The actions that the caller may read, by ref."""
     actions = containing(call.readable("actions", call.registry.actions.visible()), call.query.q)
@@ -78,7 +78,7 @@ def list_actions(call: Call) -> Page[ActionSummary]:
 
 @ROUTES.get(
     "/api/v1/actions/search",
-    needs=SIGNED_IN,
+    needs=readable("actions"),
     returns=Page[ActionSearchHit],
     query=ActionSearchQuery,
     tag="actions",
@@ -97,7 +97,7 @@ def search_actions(call: Call) -> Page[ActionSearchHit]:
 
 @ROUTES.get(
     "/api/v1/packs/{pack_ref}/actions",
-    needs=SIGNED_IN,
+    needs=readable("actions"),
     returns=Page[ActionSummary],
     query=ActionQuery,
     tag="actions",
@@ -149,7 +149,9 @@ def create_action(call: Call) -> Data[ActionResponse]:
     return Data(ActionResponse.of(action, warnings=warnings), told("Action created successfully", warnings))
 
 
-@ROUTES.get("/api/v1/actions/{ref}", needs=SIGNED_IN, returns=Data[ActionResponse], tag="actions", errors=(404,))
+@ROUTES.get(
+    "/api/v1/actions/{ref}", needs=readable("actions"), returns=Data[ActionResponse], tag="actions", errors=(404,)
+)
 def get_action(call: Call, ref: str) -> Data[ActionResponse]:
     """One action."""
     return Data(ActionResponse.of(call.to_read("actions", "Action", ref, call.registry.actions.find(ref))))

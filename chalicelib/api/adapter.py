@@ -146,8 +146,10 @@ def _admit(needs: Requirement, request: Request, services: Services) -> tuple[Pr
     if seconds := services.rates.wait((principal.tenant, principal.login)):
         raise TooMany("Too many requests", seconds)
     allowed = access.access_of(principal, services)
-    if needs.resource is not None and needs.action is not None and not allowed.allows(needs.resource, needs.action):
-        raise Forbidden.lacking(needs.resource, needs.action)
+    if needs.tokens and principal.token_type not in needs.tokens:
+        raise Forbidden(f"This takes a token of type {' or '.join(needs.tokens)}")
+    if needs.at_the_door is not None and not allowed.allows(*needs.at_the_door):
+        raise Forbidden.lacking(*needs.at_the_door)
     return principal, allowed
 
 

@@ -12,7 +12,7 @@ from chalicelib.api import access, cookies
 from chalicelib.api.attempts import Door
 from chalicelib.api.errors import Forbidden, NotFound, Unauthorized
 from chalicelib.api.holders import refuse_frozen
-from chalicelib.api.routing import PUBLIC, ROUTES, SIGNED_IN, Call
+from chalicelib.api.routing import OWN_ACCOUNT, PUBLIC, ROUTES, SIGNED_IN, Call
 from chalicelib.api.views import Body, Data, Omittable, View
 from chalicelib.domain import refs
 from chalicelib.domain.entities import Identity, IntegrationToken
@@ -213,7 +213,7 @@ def get_current_user(call: Call) -> Data[CurrentUserResponse]:
 
 @ROUTES.put(
     "/auth/me",
-    needs=SIGNED_IN,
+    needs=OWN_ACCOUNT,
     body=UpdateCurrentUserRequest,
     returns=Data[CurrentUserResponse],
     tag="auth",
@@ -221,7 +221,7 @@ def get_current_user(call: Call) -> Data[CurrentUserResponse]:
 )
 def update_current_user(call: Call) -> Data[CurrentUserResponse]:
     """Change one's display name."""
-    identity = _own_account(call)
+    identity = _identity(call)
     if call.body.display_name is not None:
         identity = msgspec.structs.replace(identity, display_name=call.body.display_name, updated=call.now)
         call.registry.commit(Put(identity))
@@ -230,7 +230,7 @@ def update_current_user(call: Call) -> Data[CurrentUserResponse]:
 
 @ROUTES.post(
     "/auth/change-password",
-    needs=SIGNED_IN,
+    needs=OWN_ACCOUNT,
     body=ChangePasswordRequest,
     returns=Data[ChangePasswordResponse],
     tag="auth",
@@ -239,7 +239,7 @@ def update_current_user(call: Call) -> Data[CurrentUserResponse]:
 def change_password(call: Call) -> Data[ChangePasswordResponse]:
     """Change one's password. 401: the current one is wrong; 403: the account has none."""
     body: ChangePasswordRequest = call.body
-    identity = _own_account(call)
+    identity = _identity(call)
     if identity.password_hash is None:
         raise Forbidden("This account does not sign in with a password")
     door = Door(call, call.tenant, identity.login)
@@ -354,13 +354,6 @@ def _identity(call: Call) -> Identity:
         raise NotFound.of("Identity", call.principal.identity_id)
     refuse_frozen(identity)
     return identity
-
-
-def _own_account(call: Call) -> Identity:
-    """The caller's identity, to be changed: an action's token speaks for its executor, but not to change them."""
-    if call.principal.token_type != "access":  # noqa: S105
-        raise Forbidden("This takes an access token")
-    return _identity(call)
 
 
 def _current_user(call: Call, identity: Identity) -> CurrentUserResponse:

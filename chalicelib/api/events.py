@@ -8,7 +8,7 @@ from chalicelib.api.components import is_hidden
 from chalicelib.api.errors import Forbidden, NotFound, ValidationFailed
 from chalicelib.api.event_views import CreateEventRequest, EventQuery, EventResponse, EventSummary
 from chalicelib.api.idempotency import key_of
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant
 from chalicelib.api.row_access import row_filter
 from chalicelib.api.views import Data, Page
 from chalicelib.domain.entities import Event, Rule, Sensor, Trigger
@@ -58,7 +58,7 @@ def get_event(call: Call, event_id: int) -> Data[EventResponse]:
 
 @ROUTES.post(
     "/api/v1/events",
-    needs=SIGNED_IN,
+    needs=grant("events", "create", unless="the token is a sensor's, an execution's or a worker's"),
     returns=Data[EventResponse],
     body=CreateEventRequest,
     status=201,

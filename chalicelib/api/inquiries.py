@@ -20,7 +20,7 @@ from chalicelib.api.inquiry_views import (
     InquirySummary,
     UpdateInquiryRequest,
 )
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant
 from chalicelib.api.views import Data, Page, Pagination, Success
 from chalicelib.domain.entities import Inquiry, InquiryStatus
 from chalicelib.domain.inquiries import (
@@ -46,7 +46,7 @@ _NOBODY: Final = -1  # an identity that none is: only a grant without constraint
 
 @ROUTES.get(
     "/api/v1/inquiries",
-    needs=SIGNED_IN,
+    needs=grant("inquiries", "read", unless="one is asked"),
     returns=Page[InquirySummary],
     query=InquiryQuery,
     tag="inquiries",
@@ -130,7 +130,7 @@ def create_inquiry(call: Call) -> Data[InquiryResponse]:
 
 @ROUTES.get(
     "/api/v1/inquiries/{inquiry_id}",
-    needs=SIGNED_IN,
+    needs=grant("inquiries", "read", unless="one is asked"),
     returns=Data[InquiryResponse],
     tag="inquiries",
     errors=(404,),
@@ -187,7 +187,7 @@ def delete_inquiry(call: Call, inquiry_id: int) -> Success:
 
 @ROUTES.post(
     "/api/v1/inquiries/{inquiry_id}/respond",
-    needs=SIGNED_IN,
+    needs=grant("inquiries", "respond", unless="one is asked"),
     returns=Data[InquiryResponse],
     body=InquiryRespondRequest,
     tag="inquiries",

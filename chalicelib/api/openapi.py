@@ -109,7 +109,13 @@ def permission(needs: Requirement) -> str:
     """How the documentation names a requirement."""
     if not needs.signed_in:
         return "public"
-    return "signed in" if needs.resource is None else f"{needs.resource}:{needs.action}"
+    parts = [f"token: {' or '.join(needs.tokens)}"] if needs.tokens else []
+    if needs.resource is not None:
+        named = f"{needs.resource}:{needs.action}"
+        if needs.by_row:
+            named += " for what is not a standard pack's"
+        parts.append(named if needs.unless is None else f"{named}, unless {needs.unless}")
+    return "; ".join(parts) or "signed in"
 
 
 def _kinds(routes: list[Route]) -> list[Any]:

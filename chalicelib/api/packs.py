@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, field
 
 from chalicelib.api.errors import BadRequest, Conflict, Forbidden, Unprocessable
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.views import (
     Body,
     Data,
@@ -138,7 +138,7 @@ class PackInstallResponse(View, kw_only=True, frozen=True):
     warnings: list[Flaw] = field(default_factory=list)
 
 
-@ROUTES.get("/api/v1/packs", needs=SIGNED_IN, returns=Page[PackSummary], query=PageQuery, tag="packs")
+@ROUTES.get("/api/v1/packs", needs=readable("packs"), returns=Page[PackSummary], query=PageQuery, tag="packs")
 def list_packs(call: Call) -> Page[PackSummary]:
     """The packs that exist for the caller, by ref."""
     return Page.slice_of(call.readable("packs", call.registry.packs.visible()), call.query.paging, PackSummary.of)
@@ -184,7 +184,7 @@ def create_pack(call: Call) -> Data[PackResponse]:
     return Data(_shown(call, pack), "Pack created successfully" + (NOT_STANDARD if body.is_standard else ""))
 
 
-@ROUTES.get("/api/v1/packs/{ref}", needs=SIGNED_IN, returns=Data[PackResponse], tag="packs", errors=(404,))
+@ROUTES.get("/api/v1/packs/{ref}", needs=readable("packs"), returns=Data[PackResponse], tag="packs", errors=(404,))
 def get_pack(call: Call, ref: str) -> Data[PackResponse]:
     """One pack."""
     return Data(_shown(call, call.to_read("packs", "Pack", ref, call.registry.packs.find(ref))))
@@ -192,7 +192,7 @@ def get_pack(call: Call, ref: str) -> Data[PackResponse]:
 
 @ROUTES.get(
     "/api/v1/packs/{ref}/environments",
-    needs=SIGNED_IN,
+    needs=readable("packs"),
     returns=Data[list[PackEnvironment]],
     tag="packs",
     errors=(404,),

@@ -1,6 +1,6 @@
 """The one table of routes: path, permission, shapes and handler of each, declared side by side.
 
-    @ROUTES.get("/api/v1/packs/{ref}", needs=SIGNED_IN, returns=Data[PackResponse], tag="packs", errors=(404,))
+    @ROUTES.get("/api/v1/packs/{ref}", needs=readable("packs"), returns=Data[PackResponse], tag="packs", errors=(404,))
     def get_pack(call: Call, ref: str) -> Data[PackResponse]: ...
 
 The adapter dispatches by it, the permission check reads it, and the OpenAPI document is made from it. A path parameter
@@ -21,7 +21,7 @@ from chalicelib.domain.entities import Pack
 
 if TYPE_CHECKING:
     from chalicelib.domain.permissions import Access, Context
-    from chalicelib.security.tokens import Principal
+    from chalicelib.security.tokens import Principal, TokenType
     from chalicelib.services import Services
     from chalicelib.store.activity import Activity
     from chalicelib.store.blobs import Blobs
@@ -34,20 +34,48 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a caller must be to enter a route. Row-level checks are the handler's (:meth:`Call.require`)."""
+    """What a caller must be to get an answer; ``docs/access.md`` prints it.
+
+    ``by_row``: the grant is asked of each row, not at the door, and what belongs to a standard pack needs none.
+    ``unless`` says who needs no grant, or more than one: the handler asks. ``tokens``: only these types of tokens; none
+    named means any. In every case the handler holds the grant against the row at hand (:meth:`Call.require`).
+    """
 
     signed_in: bool = True
     resource: str | None = None
     action: str | None = None
+    by_row: bool = False
+    unless: str | None = None
+    tokens: "tuple[TokenType, ...]" = ()
+
+    @property
+    def at_the_door(self) -> tuple[str, str] | None:
+        """The resource and action that some grant of the caller must give, whatever its constraints."""
+        if self.resource is None or self.action is None or self.by_row or self.unless is not None:
+            return None
+        return self.resource, self.action
 
 
 PUBLIC = Requirement(signed_in=False)
 SIGNED_IN = Requirement()
+OWN_ACCOUNT = Requirement(tokens=("access",))
 
 
-def grant(resource: str, action: str) -> Requirement:
+def grant(
+    resource: str, action: str, *, unless: str | None = None, tokens: "tuple[TokenType, ...]" = ()
+) -> Requirement:
     """Some grant of the caller gives ``action`` on ``resource``, whatever its constraints."""
-    return Requirement(resource=resource, action=action)
+    return Requirement(resource=resource, action=action, unless=unless, tokens=tokens)
+
+
+def readable(resource: str) -> Requirement:
+    """Lists are for everybody, and hold what the caller may read; a single thing must be among that."""
+    return Requirement(resource=resource, action="read", by_row=True)
+
+
+def tokens_of(*types: "TokenType") -> Requirement:
+    """A token of one of these types."""
+    return Requirement(tokens=types)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from chalicelib.api.components import containing, is_hidden, pack_for_new, require_delegable, visible_pack
 from chalicelib.api.errors import NotFound, Unprocessable
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.rule_timers import response_of, schedule_of
 from chalicelib.api.rule_trial import try_out
 from chalicelib.api.rule_views import (
@@ -55,7 +55,7 @@ _DECISIVE: Final = (
 )
 
 
-@ROUTES.get("/api/v1/rules", needs=SIGNED_IN, returns=Page[RuleSummary], query=RuleQuery, tag="rules")
+@ROUTES.get("/api/v1/rules", needs=readable("rules"), returns=Page[RuleSummary], query=RuleQuery, tag="rules")
 def list_rules(call: Call) -> Page[RuleSummary]:
     """The rules that the caller may read, by ref."""
     query: RuleQuery = call.query
@@ -68,7 +68,7 @@ def list_rules(call: Call) -> Page[RuleSummary]:
     return _page(call, containing(rules, query.q))
 
 
-@ROUTES.get("/api/v1/rules/enabled", needs=SIGNED_IN, returns=Page[RuleSummary], query=PageQuery, tag="rules")
+@ROUTES.get("/api/v1/rules/enabled", needs=readable("rules"), returns=Page[RuleSummary], query=PageQuery, tag="rules")
 def list_enabled_rules(call: Call) -> Page[RuleSummary]:
     """The enabled rules that the caller may read, by ref."""
     return _page(call, [rule for rule in call.registry.rules.visible() if rule.enabled])
@@ -76,7 +76,7 @@ def list_enabled_rules(call: Call) -> Page[RuleSummary]:
 
 @ROUTES.get(
     "/api/v1/packs/{pack_ref}/rules",
-    needs=SIGNED_IN,
+    needs=readable("rules"),
     returns=Page[RuleSummary],
     query=RuleQuery,
     tag="rules",
@@ -91,7 +91,7 @@ def list_pack_rules(call: Call, pack_ref: str) -> Page[RuleSummary]:
 
 @ROUTES.get(
     "/api/v1/actions/{action_ref}/rules",
-    needs=SIGNED_IN,
+    needs=readable("rules"),
     returns=Page[RuleSummary],
     query=PageQuery,
     tag="rules",
@@ -105,7 +105,7 @@ def list_action_rules(call: Call, action_ref: str) -> Page[RuleSummary]:
 
 @ROUTES.get(
     "/api/v1/triggers/{trigger_ref}/rules",
-    needs=SIGNED_IN,
+    needs=readable("rules"),
     returns=Page[RuleSummary],
     query=PageQuery,
     tag="rules",
@@ -160,7 +160,7 @@ def create_rule(call: Call) -> Data[RuleResponse]:
     return Data(response_of(call, rule), "Rule created successfully")
 
 
-@ROUTES.get("/api/v1/rules/{ref}", needs=SIGNED_IN, returns=Data[RuleResponse], tag="rules", errors=(404,))
+@ROUTES.get("/api/v1/rules/{ref}", needs=readable("rules"), returns=Data[RuleResponse], tag="rules", errors=(404,))
 def get_rule(call: Call, ref: str) -> Data[RuleResponse]:
     """One rule."""
     return Data(response_of(call, call.to_read("rules", "Rule", ref, call.registry.rules.find(ref))))
@@ -168,7 +168,7 @@ def get_rule(call: Call, ref: str) -> Data[RuleResponse]:
 
 @ROUTES.get(
     "/api/v1/rules/{ref}/schedule",
-    needs=SIGNED_IN,
+    needs=readable("rules"),
     returns=Data[ScheduleResponse],
     query=ScheduleQuery,
     tag="rules",
@@ -246,7 +246,7 @@ def disable_rule(call: Call, ref: str) -> Data[RuleResponse]:
 
 @ROUTES.post(
     "/api/v1/rules/{ref}/test",
-    needs=SIGNED_IN,
+    needs=readable("rules"),
     returns=Data[RuleTrialResponse],
     body=TryRuleRequest,
     tag="rules",

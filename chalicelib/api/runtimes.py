@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call
+from chalicelib.api.routing import ROUTES, Call, readable
 from chalicelib.api.views import Data, Json, Page, PageQuery, View
 
 
@@ -30,14 +30,18 @@ class RuntimeSummary(View, kw_only=True, frozen=True):
     updated: datetime
 
 
-@ROUTES.get("/api/v1/runtimes", needs=SIGNED_IN, query=PageQuery, returns=Page[RuntimeSummary], tag="runtimes")
+@ROUTES.get(
+    "/api/v1/runtimes", needs=readable("runtimes"), query=PageQuery, returns=Page[RuntimeSummary], tag="runtimes"
+)
 def list_runtimes(call: Call) -> Page[RuntimeSummary]:
     """Runtimes that the caller may read, by ref."""
     rows = call.readable("runtimes", call.registry.runtimes.visible())
     return Page.slice_of(rows, call.query.paging, RuntimeSummary.of)
 
 
-@ROUTES.get("/api/v1/runtimes/{ref}", needs=SIGNED_IN, returns=Data[RuntimeResponse], tag="runtimes", errors=(404,))
+@ROUTES.get(
+    "/api/v1/runtimes/{ref}", needs=readable("runtimes"), returns=Data[RuntimeResponse], tag="runtimes", errors=(404,)
+)
 def get_runtime(call: Call, ref: str) -> Data[RuntimeResponse]:
     """One runtime."""
     runtime = call.to_read("runtimes", "Runtime", ref, call.registry.runtimes.find(ref))
@@ -46,7 +50,7 @@ def get_runtime(call: Call, ref: str) -> Data[RuntimeResponse]:
 
 @ROUTES.get(
     "/api/v1/packs/{pack_ref}/runtimes",
-    needs=SIGNED_IN,
+    needs=readable("runtimes"),
     query=PageQuery,
     returns=Page[RuntimeSummary],
     tag="runtimes",

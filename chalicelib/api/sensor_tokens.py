@@ -5,7 +5,7 @@ from typing import Final
 
 from chalicelib.api.components import is_hidden
 from chalicelib.api.errors import Forbidden, NotFound, ValidationFailed
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call
+from chalicelib.api.routing import ROUTES, Call, grant, tokens_of
 from chalicelib.api.sensor_views import CreateSensorTokenRequest, InternalSensorTokenRequest, SensorTokenResponse
 from chalicelib.api.views import Data
 from chalicelib.domain import ids, refs
@@ -18,7 +18,7 @@ _NOBODY: Final = "sensor"  # what the id of a sensor is derived from that the pl
 
 @ROUTES.post(
     "/auth/sensor-token",
-    needs=SIGNED_IN,
+    needs=grant("triggers", "update", unless="events:create is given", tokens=("access",)),
     body=CreateSensorTokenRequest,
     returns=Data[SensorTokenResponse],
     tag="auth",
@@ -28,8 +28,6 @@ def create_sensor_token(call: Call) -> Data[SensorTokenResponse]:
     """A token that reports events of these triggers, for a sensor of a pack or one that runs anywhere else.
 
     Takes an access token, and triggers:update or events:create for each of the triggers."""
-    if call.principal.token_type != "access":  # noqa: S105
-        raise Forbidden("This takes an access token")
     body: CreateSensorTokenRequest = call.body
     for ref in body.trigger_types:
         trigger = _trigger(call, ref)
@@ -42,7 +40,7 @@ def create_sensor_token(call: Call) -> Data[SensorTokenResponse]:
 
 @ROUTES.post(
     "/auth/internal/sensor-token",
-    needs=SIGNED_IN,
+    needs=tokens_of("worker", "sensor"),
     body=InternalSensorTokenRequest,
     returns=Data[SensorTokenResponse],
     tag="auth",
@@ -52,8 +50,6 @@ def create_sensor_token_internal(call: Call) -> Data[SensorTokenResponse]:
     """A token for a sensor that a worker runs, or a new one for a sensor whose own is about to expire."""
     body: InternalSensorTokenRequest = call.body
     principal = call.principal
-    if principal.token_type not in ("worker", "sensor"):
-        raise Forbidden("This takes a worker's or a sensor's token")
     if principal.token_type == "sensor":  # noqa: S105
         served = principal.served_triggers
         if body.sensor_ref not in (None, principal.login) or not set(body.trigger_types or ()) <= set(served):

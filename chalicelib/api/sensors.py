@@ -7,7 +7,7 @@ import msgspec
 
 from chalicelib.api.components import containing, is_hidden, pack_for_new, visible_pack
 from chalicelib.api.errors import NotFound, Unprocessable
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.sensor_views import (
     CreateSensorRequest,
     SensorLog,
@@ -46,13 +46,17 @@ _RETENTION: Final = (
 )
 
 
-@ROUTES.get("/api/v1/sensors", needs=SIGNED_IN, returns=Page[SensorSummary], query=SensorQuery, tag="sensors")
+@ROUTES.get(
+    "/api/v1/sensors", needs=readable("triggers"), returns=Page[SensorSummary], query=SensorQuery, tag="sensors"
+)
 def list_sensors(call: Call) -> Page[SensorSummary]:
     """The sensors that the caller may read, by ref."""
     return _page(call, containing(call.registry.sensors.visible(), call.query.q))
 
 
-@ROUTES.get("/api/v1/sensors/enabled", needs=SIGNED_IN, returns=Page[SensorSummary], query=PageQuery, tag="sensors")
+@ROUTES.get(
+    "/api/v1/sensors/enabled", needs=readable("triggers"), returns=Page[SensorSummary], query=PageQuery, tag="sensors"
+)
 def list_enabled_sensors(call: Call) -> Page[SensorSummary]:
     """The enabled sensors that the caller may read, by ref."""
     return _page(call, [each for each in call.registry.sensors.visible() if each.enabled])
@@ -60,7 +64,7 @@ def list_enabled_sensors(call: Call) -> Page[SensorSummary]:
 
 @ROUTES.get(
     "/api/v1/packs/{pack_ref}/sensors",
-    needs=SIGNED_IN,
+    needs=readable("triggers"),
     returns=Page[SensorSummary],
     query=PageQuery,
     tag="sensors",
@@ -74,7 +78,7 @@ def list_pack_sensors(call: Call, pack_ref: str) -> Page[SensorSummary]:
 
 @ROUTES.get(
     "/api/v1/triggers/{trigger_ref}/sensors",
-    needs=SIGNED_IN,
+    needs=readable("triggers"),
     returns=Page[SensorSummary],
     query=PageQuery,
     tag="sensors",
@@ -124,7 +128,9 @@ def create_sensor(call: Call) -> Data[SensorResponse]:
     return Data(SensorResponse.of(sensor), "Sensor created successfully")
 
 
-@ROUTES.get("/api/v1/sensors/{ref}", needs=SIGNED_IN, returns=Data[SensorResponse], tag="sensors", errors=(404,))
+@ROUTES.get(
+    "/api/v1/sensors/{ref}", needs=readable("triggers"), returns=Data[SensorResponse], tag="sensors", errors=(404,)
+)
 def get_sensor(call: Call, ref: str) -> Data[SensorResponse]:
     """One sensor."""
     return Data(SensorResponse.of(_readable(call, ref)))
@@ -194,7 +200,7 @@ def disable_sensor(call: Call, ref: str) -> Data[SensorResponse]:
 
 @ROUTES.get(
     "/api/v1/sensors/{ref}/status",
-    needs=SIGNED_IN,
+    needs=readable("triggers"),
     returns=Data[SensorStatusResponse],
     tag="sensors",
     errors=(404,),
@@ -206,7 +212,9 @@ def get_sensor_status(call: Call, ref: str) -> Data[SensorStatusResponse]:
     return Data(_status(sensor, stored))
 
 
-@ROUTES.get("/api/v1/sensors/{ref}/logs", needs=SIGNED_IN, returns=SensorLogsResponse, tag="sensors", errors=(404,))
+@ROUTES.get(
+    "/api/v1/sensors/{ref}/logs", needs=readable("triggers"), returns=SensorLogsResponse, tag="sensors", errors=(404,)
+)
 def list_sensor_logs(call: Call, ref: str) -> SensorLogsResponse:
     """Which logs there are of what the sensor printed."""
     sensor = _readable(call, ref)
@@ -220,7 +228,7 @@ def list_sensor_logs(call: Call, ref: str) -> SensorLogsResponse:
 
 @ROUTES.get(
     "/api/v1/sensors/{ref}/logs/{stream}",
-    needs=SIGNED_IN,
+    needs=readable("triggers"),
     returns=Raw,
     query=SensorLogQuery,
     tag="sensors",

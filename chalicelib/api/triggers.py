@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from chalicelib.api.components import containing, pack_for_new, visible_pack
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.trigger_views import (
     CreateTriggerRequest,
     RefusedPayloads,
@@ -24,14 +24,20 @@ from chalicelib.store.registry import Delete, Put
 _NULLABLE: Final = ("description", "param_schema", "out_schema")
 
 
-@ROUTES.get("/api/v1/triggers", needs=SIGNED_IN, returns=Page[TriggerSummary], query=TriggerQuery, tag="triggers")
+@ROUTES.get(
+    "/api/v1/triggers", needs=readable("triggers"), returns=Page[TriggerSummary], query=TriggerQuery, tag="triggers"
+)
 def list_triggers(call: Call) -> Page[TriggerSummary]:
     """The triggers that the caller may read, by ref."""
     return _page(call, call.registry.triggers.visible())
 
 
 @ROUTES.get(
-    "/api/v1/triggers/enabled", needs=SIGNED_IN, returns=Page[TriggerSummary], query=TriggerQuery, tag="triggers"
+    "/api/v1/triggers/enabled",
+    needs=readable("triggers"),
+    returns=Page[TriggerSummary],
+    query=TriggerQuery,
+    tag="triggers",
 )
 def list_enabled_triggers(call: Call) -> Page[TriggerSummary]:
     """The enabled triggers that the caller may read, by ref."""
@@ -40,7 +46,7 @@ def list_enabled_triggers(call: Call) -> Page[TriggerSummary]:
 
 @ROUTES.get(
     "/api/v1/packs/{pack_ref}/triggers",
-    needs=SIGNED_IN,
+    needs=readable("triggers"),
     returns=Page[TriggerSummary],
     query=TriggerQuery,
     tag="triggers",
@@ -83,7 +89,9 @@ def create_trigger(call: Call) -> Data[TriggerResponse]:
     return Data(TriggerResponse.of(trigger), "Trigger created successfully")
 
 
-@ROUTES.get("/api/v1/triggers/{ref}", needs=SIGNED_IN, returns=Data[TriggerResponse], tag="triggers", errors=(404,))
+@ROUTES.get(
+    "/api/v1/triggers/{ref}", needs=readable("triggers"), returns=Data[TriggerResponse], tag="triggers", errors=(404,)
+)
 def get_trigger(call: Call, ref: str) -> Data[TriggerResponse]:
     """One trigger."""
     trigger = call.to_read("triggers", "Trigger", ref, call.registry.triggers.find(ref))

@@ -12,7 +12,7 @@ import msgspec
 from chalicelib.api.actions import removal_of
 from chalicelib.api.components import containing, pack_for_new, visible_pack
 from chalicelib.api.errors import Conflict, Unprocessable
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.views import Data, Page, PageQuery, Success, given
 from chalicelib.api.workflow_checks import checked, told
 from chalicelib.api.workflow_views import (
@@ -31,7 +31,9 @@ from chalicelib.store.registry import Put
 _FIELDS: Final = ("label", "description", "version", "param_schema", "out_schema", "tags")
 
 
-@ROUTES.get("/api/v1/workflows", needs=SIGNED_IN, returns=Page[WorkflowSummary], query=WorkflowQuery, tag="workflows")
+@ROUTES.get(
+    "/api/v1/workflows", needs=readable("actions"), returns=Page[WorkflowSummary], query=WorkflowQuery, tag="workflows"
+)
 def list_workflows(call: Call) -> Page[WorkflowSummary]:
     """The workflows that the caller may read, by ref."""
     query: WorkflowQuery = call.query
@@ -46,7 +48,7 @@ def list_workflows(call: Call) -> Page[WorkflowSummary]:
 
 @ROUTES.get(
     "/api/v1/packs/{pack_ref}/workflows",
-    needs=SIGNED_IN,
+    needs=readable("actions"),
     returns=Page[WorkflowSummary],
     query=PageQuery,
     tag="workflows",
@@ -59,7 +61,9 @@ def list_pack_workflows(call: Call, pack_ref: str) -> Page[WorkflowSummary]:
     return Page.slice_of(call.readable("actions", workflows), call.query.paging, WorkflowSummary.of)
 
 
-@ROUTES.get("/api/v1/workflows/{ref}", needs=SIGNED_IN, returns=Data[WorkflowResponse], tag="workflows", errors=(404,))
+@ROUTES.get(
+    "/api/v1/workflows/{ref}", needs=readable("actions"), returns=Data[WorkflowResponse], tag="workflows", errors=(404,)
+)
 def get_workflow(call: Call, ref: str) -> Data[WorkflowResponse]:
     """One workflow."""
     workflow = call.to_read("actions", "Workflow", ref, call.registry.workflows.find(ref))
