@@ -71,9 +71,12 @@ def target_from(environment: Mapping[str, str], *, slim: bool) -> Target:
         "HttpAllowed": environment.get("ATTUNE_HTTP_ALLOWED", ""),
         "AlarmTopic": environment.get("ATTUNE_ALARM_TOPIC", ""),
     }
+    runners = _number(environment, "ATTUNE_RUNNERS", template.local_runners() if emulator else 0)
     scale = template.Scale(
         consumers=_number(environment, "ATTUNE_CONSUMERS", 2 if emulator else 50),
-        runners=0 if emulator else _number(environment, "ATTUNE_RUNNERS", 0),
+        runners=0 if emulator else runners,
+        # Where there is a bound on what runs, no tenant fills it alone.
+        share=_number(environment, "ATTUNE_TENANT_SHARE", runners // 2),
         requests=_number(environment, "ATTUNE_REQUESTS", 1000),
     )
     login = environment.get("ATTUNE_ADMIN_LOGIN") or LOCAL_LOGIN

@@ -11,6 +11,7 @@ Names in ``app.py`` carry meaning here: a function is known by the ``name=`` of 
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -49,15 +50,21 @@ class Code:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much runs at once: batches of one queue (AWS wants 2 to 1000), actions (0: what the account allows); and
-    how many requests come in.
+    """How much runs at once: batches of one queue (AWS wants 2 to 1000), actions (0: what the account allows), of them
+    those of one tenant (0: its quota decides); and how many requests come in.
 
     Not parameters of the stack, because a number that comes through a parameter reaches an emulator as text.
     """
 
     consumers: int = 50
     runners: int = 0
+    share: int = 0
     requests: int = 1000  # a second, of all clients together; twice as many at once
+
+
+def local_runners() -> int:
+    """How many actions `make run` runs at once, unless it is told."""
+    return max(8, 4 * (os.cpu_count() or 2))
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,9 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")
     ),
     "lost": Function(256, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
-    "tick": Function(512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions")),
+    "tick": Function(
+        512, CONSUMER_SECONDS, ("data", "secret", "bucket", "list", "send events", "send executions", "remove")
+    ),
 }
 
 QUEUES: Final[Mapping[str, str]] = {  # what follows "attune-" in app.py -> logical id
@@ -240,7 +249,7 @@ def environment_of(outputs: Mapping[str, str]) -> dict[str, str]:
     return {variable: outputs[output] for output, variable in names.items()}
 
 
-def _environment(*, with_api: bool) -> Json:
+def _environment(scale: Scale, *, with_api: bool) -> Json:
     # The API's function must not refer to the API, which refers to the function: it gets only a URL of its own.
     return {
         "ATTUNE_REGISTRY_TABLE": {"Ref": "RegistryTable"},
@@ -265,6 +274,7 @@ def _environment(*, with_api: bool) -> Json:
         "ATTUNE_TASK_CLOSED_GROUPS": {"Ref": "TaskClosedGroups"},
         "ATTUNE_TASK_OPEN_GROUPS": {"Ref": "TaskOpenGroups"},
         "ATTUNE_TASK_PUBLIC_ADDRESS": {"Ref": "TaskPublicAddress"},
+        "ATTUNE_TENANT_SHARE": str(scale.share) if scale.share else _NOTHING,
         "ATTUNE_STAGE": STAGE,
     }
 
@@ -286,7 +296,7 @@ def _function(logical_id: str, resource: Json, code: Code, scale: Scale) -> Reso
         "Timeout": function.timeout,
         "Role": _arn(role),
         "LoggingConfig": {"LogGroup": {"Ref": group}},
-        "Environment": {"Variables": _environment(with_api=name != API)},
+        "Environment": {"Variables": _environment(scale, with_api=name != API)},
     }
     statements = _statements()
     rights = [statements[right] for right in function.rights] + [_consuming(queue) for queue in consumed]
@@ -346,6 +356,8 @@ def _statements() -> dict[str, Json]:
     data = ("GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem", "ConditionCheckItem")
     return {
         "data": _allow([f"dynamodb:{action}" for action in data], *table_arns),
+        # Of tenants that are deleted: what they have is spread over partitions that only a scan finds.
+        "remove": _allow(["dynamodb:Scan", "dynamodb:BatchWriteItem"], *(_arn(table) for table in tables.RESOURCES)),
         "secret": _allow(["secretsmanager:GetSecretValue"], {"Ref": "Secret"}),
         "bucket": _allow(
             ["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging", "s3:DeleteObject"], {"Fn::Sub": "${Bucket.Arn}/*"}

@@ -1,12 +1,16 @@
-"""Fair queues on the embedded AWS, which takes a standard queue's message groups and does not go by them.
+"""What one machine has little of is shared: messages that are delivered, and requests that are worked on.
+
+Fair queues on the embedded AWS, which takes a standard queue's message groups and does not go by them.
 
 AWS (SQS, "Fair queues", July 2025): where one group has more than its part of the messages in flight, those of the
 others are delivered first. Nothing is held back: who is alone gets everything.
 """
 
+import asyncio
+import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import Any
 
 Message = dict[str, Any]
@@ -47,3 +51,48 @@ def choose(messages: Sequence[Message], most: int, now: float) -> list[Message]:
         if not waiting[group]:
             del waiting[group]
     return chosen
+
+
+class Turns:
+    """At most ``width`` callers at once, the others wait: next is who has the fewest turns, then who waits longest."""
+
+    def __init__(self, width: int) -> None:
+        self._free = width
+        self._working: Counter[Hashable] = Counter()
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+
+    @contextlib.asynccontextmanager
+    async def of(self, caller: Hashable) -> AsyncIterator[None]:
+        """One turn of ``caller``, for as long as the context lasts."""
+        if self._free:
+            self._free -= 1
+            self._working[caller] += 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(caller, deque()).append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():
+                    self._pass_on(caller)
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on(caller)
+
+    def _pass_on(self, caller: Hashable) -> None:
+        self._working[caller] -= 1
+        if not self._working[caller]:
+            del self._working[caller]
+        while self._waiting:
+            following = min(self._waiting, key=self._working.__getitem__)
+            turns = self._waiting.pop(following)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[following] = turns  # behind the others
+            if not turn.cancelled():
+                self._working[following] += 1
+                turn.set_result(None)
+                return
+        self._free += 1

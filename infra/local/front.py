@@ -4,12 +4,12 @@ Two ASGI applications with one purpose. :class:`Front` sits before the embedded 
 a request costs no further hop. :class:`Relay` passes requests on to an emulator elsewhere.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import httpx
 
+from infra.local.fairness import Turns
 from infra.template import STAGE
 
 Scope = MutableMapping[str, Any]
@@ -19,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _STARTING: Final = b'{"error": "Attune is starting", "code": "SERVICE_UNAVAILABLE"}'
+_WEBHOOKS: Final = "/api/v1/webhooks/"
 _HOP_BY_HOP: Final = (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"content-length", b"host")
 
 
@@ -36,13 +37,13 @@ class Front:
     """Serves the API on ``port`` and the emulator itself on every other port this process listens on.
 
     At most ``width`` API requests are worked on at once, the others wait: each takes a process of its own, and a
-    burst would otherwise start hundreds.
+    burst would otherwise start hundreds. Callers take turns, so that nobody waits behind another's burst.
     """
 
     def __init__(self, emulator: Application, port: int, width: int) -> None:
         self._emulator = emulator
         self._port = port
-        self._room = asyncio.Semaphore(width)
+        self._turns = Turns(width)
         self.rest_api: str | None = None
         self.websocket_api: str | None = None
 
@@ -57,8 +58,18 @@ class Front:
         elif self.rest_api is None:
             await _refuse(scope, receive, send)
         else:
-            async with self._room:
+            async with self._turns.of(_caller(scope)):
                 await self._emulator(_prefixed(scope, self.rest_api, path=scope["path"]), receive, send)
+
+
+def _caller(scope: Scope) -> tuple[bytes | str, ...]:
+    """Who calls, as far as turns are concerned: a token, a webhook's key, or an address."""
+    path: str = scope["path"]
+    for name, value in scope["headers"]:
+        if name in (b"authorization", b"cookie"):
+            return (value,)
+    client = scope.get("client") or ("",)
+    return (client[0], path) if path.startswith(_WEBHOOKS) else (client[0],)
 
 
 def _prefixed(scope: Scope, api: str, path: str) -> Scope:

@@ -261,6 +261,7 @@ def _summary(place: Place, outputs: Mapping[str, str], aws: str) -> str:
 
 
 async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyncio.Event) -> None:
+    from infra import template
     from infra.local import emulator, front
 
     _say("starting the embedded AWS")
@@ -270,7 +271,7 @@ async def _run_embedded(place: Place, listeners: list[socket.socket], stop: asyn
     embedded = emulator.load(
         environment,
         keys=keys.Keys(key),
-        runners=_count("ATTUNE_RUNNERS", max(8, 4 * cores)),
+        runners=_count("ATTUNE_RUNNERS", template.local_runners()),
         logs=place.state / "functions.log",
     )
     web = front.Front(embedded.application, place.port, width=_count("ATTUNE_API_WIDTH", max(4, 2 * cores)))
