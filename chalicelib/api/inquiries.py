@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Final, get_args
 
 from chalicelib.api.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable, Unprocessable
-from chalicelib.api.executions import readable_execution
 from chalicelib.api.holders import identity_of
 from chalicelib.api.idempotency import key_of
 from chalicelib.api.inquiry_views import (
@@ -77,7 +76,7 @@ def list_inquiries_by_status(call: Call, status: str) -> Page[InquirySummary]:
 
 @ROUTES.get(
     "/api/v1/executions/{execution_id}/inquiries",
-    needs=grant("executions", "read"),
+    needs=grant("inquiries", "read"),
     returns=Page[InquirySummary],
     query=InquiryPageQuery,
     tag="inquiries",
@@ -85,7 +84,8 @@ def list_inquiries_by_status(call: Call, status: str) -> Page[InquirySummary]:
 )
 def list_inquiries_by_execution(call: Call, execution_id: int) -> Page[InquirySummary]:
     """What an execution asks: one inquiry, or none."""
-    readable_execution(call, execution_id)
+    if call.activity.execution_status(execution_id) is None:
+        raise NotFound.of("Execution", execution_id)
     return _page(call, call.query, execution=execution_id)
 
 
