@@ -275,7 +275,7 @@ class AttuneClient:
         return total
 
     def children_of(self, execution_id: int) -> dict[str, list[dict[str, Json]]]:
-        """The executions of a workflow run by the names of their tasks, each in the order in which they were started."""
+        """The executions of a workflow run by the names of their tasks, in the order in which they were started."""
         found: dict[str, list[dict[str, Json]]] = {}
         for each in self.items("executions", parent=execution_id, per_page=100):
             found.setdefault(each["workflow_task"]["task_name"], []).insert(0, each)
