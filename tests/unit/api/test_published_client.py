@@ -20,6 +20,16 @@ from attune.api_client.api.executions import (
     list_executions_by_status,
 )
 from attune.api_client.api.health import health, health_detailed
+from attune.api_client.api.inquiries import (
+    create_inquiry,
+    delete_inquiry,
+    get_inquiry,
+    list_inquiries,
+    list_inquiries_by_execution,
+    list_inquiries_by_status,
+    respond_to_inquiry,
+    update_inquiry,
+)
 from attune.api_client.api.packs import create_pack, delete_pack, get_pack, list_packs, upload_pack
 from attune.api_client.api.rules import create_rule, disable_rule, enable_rule, get_rule, list_rules, list_rules_by_pack
 from attune.api_client.api.runtimes import get_runtime, list_runtimes, list_runtimes_by_pack
@@ -46,16 +56,21 @@ from attune.api_client.models import (
     CreateExecutionRequest,
     CreateExecutionRequestEnvVars,
     CreateExecutionRequestParameters,
+    CreateInquiryRequest,
+    CreateInquiryRequestResponseSchema,
     CreateKeyRequest,
     CreatePackRequest,
     CreateRuleRequest,
     CreateSensorRequest,
     CreateTriggerRequest,
+    InquiryRespondRequest,
+    InquiryStatus,
     LoginRequest,
     OwnerType,
     PackUploadForm,
     RefreshTokenRequest,
     RegisterRequest,
+    UpdateInquiryRequest,
     UpdateKeyRequest,
     UpdateSensorRequest,
     WebhookReceiverRequest,
@@ -248,3 +263,19 @@ def test_sensors(api, client, demo):
     assert list_sensor_logs.sync_detailed("demo.s", client=client).status_code == 200
     assert get_sensor_log.sync_detailed("demo.s", "stdout", client=client).status_code == 200
     assert delete_sensor.sync_detailed("demo.s", client=client).status_code == 200
+
+
+def test_inquiries(api, client):
+    execution = api.as_execution(status="completed").execution_id
+    schema = CreateInquiryRequestResponseSchema.from_dict({"ok": {"type": "boolean"}})
+    body = CreateInquiryRequest(execution=execution, prompt="Go?", response_schema=schema)
+    made = read(create_inquiry, client, body=body).data
+    assert read(get_inquiry, client, made.id).data.prompt == "Go?"
+    assert read(list_inquiries, client, limit=5, offset=0).items[0].execution == execution
+    assert read(list_inquiries_by_status, client, "pending", page=1, page_size=5).items[0].id == made.id
+    assert read(list_inquiries_by_execution, client, execution, page=1, page_size=5).items[0].has_response is False
+    changed = UpdateInquiryRequest(response=None, assigned_to=api.identity.id)
+    assert read(update_inquiry, client, made.id, body=changed).data.assigned_to == api.identity.id
+    response = InquiryRespondRequest.from_dict({"response": {"ok": True}})
+    assert read(respond_to_inquiry, client, made.id, body=response).data.status == InquiryStatus.RESPONDED
+    assert delete_inquiry.sync_detailed(made.id, client=client).status_code == 200
