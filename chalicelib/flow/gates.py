@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from chalicelib.domain.entities import SYSTEM_TENANT, Execution
-from chalicelib.domain.executions import CANCELING, RUNNING
+from chalicelib.domain.executions import CANCELING, RUNNING, begins_at
 from chalicelib.flow.pace import STARTS
 from chalicelib.flow.rules import request_for, seen_by_sender
 from chalicelib.log import logger
@@ -145,9 +145,12 @@ def pull(services: Services, tenant: str, *, freed: int = 0) -> None:
 
 
 def _request(services: Services, tenant: str, executions: list[Execution]) -> None:
-    if executions:
+    now = services.clock()
+    # A retry that waits for its moment has a message under way that comes then.
+    due = [each for each in executions if (begins_at(each) or now) <= now]
+    if due:
         version = services.snapshots.of(tenant).version
-        services.queues.executions_requested([request_for(tenant, each, version, seat=True) for each in executions])
+        services.queues.executions_requested([request_for(tenant, each, version, seat=True) for each in due])
 
 
 def _is_open(services: Services, tenant: str) -> bool:
