@@ -234,7 +234,7 @@ def update_current_user(call: Call) -> Data[CurrentUserResponse]:
     body=ChangePasswordRequest,
     returns=Data[ChangePasswordResponse],
     tag="auth",
-    errors=(404, 409, 429),
+    errors=(401, 404, 409, 429),
 )
 def change_password(call: Call) -> Data[ChangePasswordResponse]:
     """Change one's password. 401: the current one is wrong; 403: the account has none."""

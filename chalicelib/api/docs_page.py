@@ -10,7 +10,7 @@ from chalicelib.api.routing import PUBLIC, ROUTES, Call
 from chalicelib.api.views import Raw
 
 
-@ROUTES.get("/docs", needs=PUBLIC, returns=Raw, tag="docs")
+@ROUTES.get("/docs", needs=PUBLIC, returns=Raw, tag="docs", media_type="text/html; charset=utf-8")
 def docs(_call: Call) -> Raw:
     """This page."""
     html, policy = page()

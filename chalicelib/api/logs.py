@@ -47,7 +47,8 @@ class LogStreamQuery(Query, kw_only=True, frozen=True):
     returns=Raw,
     query=LogQuery,
     tag="executions",
-    errors=(404,),
+    errors=(404, 422),
+    media_type="text/plain; charset=utf-8",
 )
 def get_execution_log(call: Call, execution_id: int, stream: str) -> Raw:
     """What an execution printed so far, as text, while it runs as well. ``stream``: stdout or stderr.
@@ -75,7 +76,8 @@ def get_execution_log(call: Call, execution_id: int, stream: str) -> Raw:
     returns=Raw,
     query=LogStreamQuery,
     tag="executions",
-    errors=(404,),
+    errors=(404, 422),
+    media_type="text/event-stream",
 )
 def stream_execution_log(call: Call, execution_id: int, stream: str) -> Raw:
     """What an execution prints, as server-sent events: ``waiting``, ``content``, ``append``, ``done``.

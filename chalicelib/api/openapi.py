@@ -181,7 +181,7 @@ def _responses(route: Route, schema_of: dict[str, Schema]) -> Schema:
     success: Schema = {"description": REASONS[route.status]}
     if route.returns is not None:
         schema = {} if route.returns is Raw else schema_of[_key(route.returns)]
-        success["content"] = {"application/json": {"schema": schema}}
+        success["content"] = {route.media_type: {"schema": schema}}
     errors = set(route.errors)
     if route.needs.signed_in:
         errors |= {401, 403, 429}
@@ -194,12 +194,15 @@ def _responses(route: Route, schema_of: dict[str, Schema]) -> Schema:
         **{
             str(status): {
                 "description": REASONS[status],
-                "content": {"application/json": {"schema": {"$ref": REF.format(name=_error_name(route, status))}}},
+                "content": {"application/json": {"schema": _error_schema(route, status)}},
             }
             for status in sorted(errors)
         },
     }
 
 
-def _error_name(route: Route, status: int) -> str:
-    return "TokenErrorBody" if status == 401 and route.needs.signed_in else "ErrorBody"
+def _error_schema(route: Route, status: int) -> Schema:
+    ordinary, refused = ({"$ref": REF.format(name=name)} for name in ("ErrorBody", "TokenErrorBody"))
+    if status != 401 or not route.needs.signed_in:
+        return ordinary
+    return {"anyOf": [ordinary, refused]} if 401 in route.errors else refused

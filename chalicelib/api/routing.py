@@ -96,6 +96,7 @@ class Route:
     tag: str
     errors: tuple[int, ...]
     parameters: tuple[tuple[str, bool], ...]  # name, is an integer
+    media_type: str = "application/json"  # of a success
 
     @property
     def name(self) -> str:
@@ -148,6 +149,7 @@ class Routes:
         raw: bool = False,
         status: int = 200,
         errors: Iterable[int] = (),
+        media_type: str = "application/json",
     ) -> Callable[[Handler], Handler]:
         """Declare a route. ``errors`` are the statuses it may answer besides those of the frame (400, 401, 403, 415,
         422), for the documentation."""
@@ -169,6 +171,7 @@ class Routes:
                     tag=tag,
                     errors=tuple(errors),
                     parameters=tuple((name, handler.__annotations__.get(name) in (int, "int")) for name in names),
+                    media_type=media_type,
                 )
             )
             return handler

@@ -232,7 +232,8 @@ def list_sensor_logs(call: Call, ref: str) -> SensorLogsResponse:
     returns=Raw,
     query=SensorLogQuery,
     tag="sensors",
-    errors=(404,),
+    errors=(404, 422),
+    media_type="text/plain; charset=utf-8",
 )
 def get_sensor_log(call: Call, ref: str, stream: str) -> Raw:
     """The end of what the sensor printed besides its reports, over all of its polls: at most 256 KB, as text."""
