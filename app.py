@@ -11,7 +11,15 @@ from chalice import Chalice
 from chalicelib.api import adapter
 from chalicelib.flow import conductor, executor, happenings, tick
 from chalicelib.flow.batches import partial_response
-from chalicelib.protocol import EnvironmentRequested, EventAccepted, ExecutionRequested, SensorDue, TimersDue, Wake
+from chalicelib.protocol import (
+    EnvironmentRequested,
+    EventAccepted,
+    ExecutionRequested,
+    PolicyChanged,
+    SensorDue,
+    TimersDue,
+    Wake,
+)
 from chalicelib.services import services
 
 app = Chalice(app_name="attune")
@@ -20,7 +28,9 @@ adapter.register(app)
 _BATCH = 10
 
 _decode_accepted = msgspec.json.Decoder(EventAccepted | TimersDue).decode
-_decode_requested = msgspec.json.Decoder(ExecutionRequested | EnvironmentRequested | SensorDue | Wake).decode
+_decode_requested = msgspec.json.Decoder(
+    ExecutionRequested | EnvironmentRequested | SensorDue | Wake | PolicyChanged
+).decode
 
 
 def _ids(event: Any) -> list[str]:

@@ -75,9 +75,21 @@ Steps: TypeAlias = Generator[Step, Any, Verdict]
 def lane_of(policy: Concurrency, config: Json) -> int:
     """The number of the lane for an execution with these parameters; a parameter that it has not counts as null."""
     given = config if isinstance(config, dict) else {}
-    values = {name: given.get(name) for name in policy.parameters}
-    digest = hashlib.blake2b(msgspec.json.encode(values, order="deterministic"), digest_size=8).digest()
-    return int.from_bytes(digest) >> 11  # 53 bits, which every JSON reader takes for what they are
+    return _shape(policy) << 64 | _digest({name: given.get(name) for name in policy.parameters})
+
+
+def is_of(policy: Concurrency, lane: int) -> bool:
+    """Whether the lane of that number goes by the parameters that ``policy`` names."""
+    return lane >> 64 == _shape(policy)
+
+
+def _shape(policy: Concurrency) -> int:
+    return _digest(policy.parameters) >> 32
+
+
+def _digest(value: Json) -> int:
+    """64 bits. DynamoDB's numbers have room for 38 digits, and no client sees a lane's."""
+    return int.from_bytes(hashlib.blake2b(msgspec.json.encode(value, order="deterministic"), digest_size=8).digest())
 
 
 def arrive(id_: int, policy: Concurrency, now: datetime) -> Steps:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import TERMINAL, WAITING
 from chalicelib.domain.workflow.conductor import Stop
-from chalicelib.flow import cancel, gates, workflows
+from chalicelib.flow import cancel, gates, lanes, workflows
 from chalicelib.flow.batches import each_or_all, one_by_one
 from chalicelib.flow.workflows import Aftermath
 from chalicelib.services import Services
@@ -28,6 +28,7 @@ def ended(services: Services, tenant: str, executions: Sequence[Execution]) -> N
         by_parent: dict[int, list[Execution]] = defaultdict(list)
         for execution in aftermath.ended:
             gates.ended(services, tenant, execution)
+            lanes.left(services, tenant, execution)
             if execution.parent is not None:
                 by_parent[execution.parent].append(execution)
         # A run that has ended with its children may be a child itself.
@@ -63,9 +64,9 @@ def told_again(services: Services, tenant: str, id_: int) -> Execution | None:
     """The execution ``id_`` if it has ended and somebody may still have to be told: for one that turns out to have been
     ended by an earlier delivery of the same message, which may have died before it told anybody."""
     execution = services.store.tenant(tenant).activity.get_execution(id_)
-    if execution is None or execution.status not in TERMINAL or execution.parent is None:
+    if execution is None or execution.status not in TERMINAL:
         return None
-    return execution
+    return execution if execution.parent is not None or execution.lane is not None else None
 
 
 def carry_out(services: Services, tenant: str, aftermath: Aftermath) -> None:

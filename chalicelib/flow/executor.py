@@ -15,7 +15,18 @@ from chalicelib.domain.inquiries import ASK
 from chalicelib.domain.parameters import secret_names
 from chalicelib.domain.runtimes import CONTAINER, HTTP, NATIVE, RUNNERS
 from chalicelib.domain.templates import REDACTED
-from chalicelib.flow import artifacts, containers, endings, environments, gates, inquiries, sensors, sweeper, workflows
+from chalicelib.flow import (
+    admission,
+    artifacts,
+    containers,
+    endings,
+    environments,
+    gates,
+    inquiries,
+    sensors,
+    sweeper,
+    workflows,
+)
 from chalicelib.flow.archives import archive_of
 from chalicelib.flow.environments import EnvironmentFailedError, EnvironmentPendingError
 from chalicelib.flow.invoker import RunTooLargeError
@@ -25,14 +36,14 @@ from chalicelib.flow.secrets import UnknownKeyError, reveal
 from chalicelib.flow.stopping import stop_url
 from chalicelib.flow.tasks import START_GRACE, NotForTasksError
 from chalicelib.flow.tokens import token_hash
-from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, Run, SensorDue, Wake
+from chalicelib.protocol import EnvironmentRequested, ExecutionRequested, Pack, PolicyChanged, Run, SensorDue, Wake
 from chalicelib.services import Services
 from chalicelib.store.snapshot import Snapshot
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_]")
 
 
-Message = ExecutionRequested | EnvironmentRequested | SensorDue | Wake
+Message = ExecutionRequested | EnvironmentRequested | SensorDue | Wake | PolicyChanged
 
 
 def handle(services: Services, messages: Sequence[Message]) -> list[int]:
@@ -47,6 +58,8 @@ def _take(services: Services, message: Message) -> tuple[str, Execution] | None:
         sensors.start(services, message)
     elif isinstance(message, Wake):
         sweeper.look_at(services, message.tenant, message.id, services.clock())
+    elif isinstance(message, PolicyChanged):
+        admission.take_in(services, message)
     elif (over := gates.through(services, message, partial(_start, services))) is not None:
         return message.tenant, over
     return None
@@ -59,6 +72,8 @@ def _start(services: Services, message: ExecutionRequested) -> Execution | None:
     activity = services.store.tenant(message.tenant).activity
     end = partial(_end, services, message, now)
     action = snapshot.action(message.action_ref)
+    if action is not None and not (admitted := admission.admit(services, message, action)).begins:
+        return admitted.over
     if action is not None and action.workflow_def is not None:
         endings.carry_out(services, message.tenant, workflows.start(services, snapshot, message, action))
         return None

@@ -1,6 +1,5 @@
 """Walking the steps of ``domain.admission`` on the tables: who may run now, and who comes next when one has ended."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.domain import admission
@@ -13,16 +12,13 @@ from chalicelib.store.activity import Activity
 
 
 class Lane:
-    """One lane of a tenant's action. ``parameters``: those that the lane's number was made of."""
+    """One lane of a tenant's action."""
 
-    def __init__(
-        self, services: Services, tenant: str, action_ref: str, number: int, parameters: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, services: Services, tenant: str, action_ref: str, number: int) -> None:
         self._services = services
         self._tenant = tenant
         self._action = action_ref
         self._number = number
-        self._parameters = parameters
         opened = services.store.tenant(tenant)
         self._lanes = opened.lanes
         self._activity: Activity = opened.activity
@@ -45,7 +41,7 @@ class Lane:
             case ReadQueue():
                 return self._lanes.queue(self._action, self._number)
             case Swap(old, new):
-                return self._lanes.swap(self._action, self._number, self._parameters, old, new)
+                return self._lanes.swap(self._action, self._number, old, new)
             case Enqueue(id_):
                 self._lanes.enqueue(self._action, self._number, id_, self._services.clock())
             case Dequeue(ids):
@@ -76,20 +72,20 @@ def leave(services: Services, tenant: str, execution: Execution, policy: Concurr
     """Take an execution out of the lane that it stands in; ``policy`` is its action's now."""
     if execution.lane is None:
         return
-    if policy is None or admission.lane_of(policy, execution.config) != execution.lane:
+    if policy is None or not admission.is_of(policy, execution.lane):
         # The policy has changed since, so nobody need wait here any more.
         Lane(services, tenant, execution.action_ref, execution.lane).walk(admission.dissolve())
     else:
-        lane = Lane(services, tenant, execution.action_ref, execution.lane, policy.parameters)
+        lane = Lane(services, tenant, execution.action_ref, execution.lane)
         lane.walk(admission.leave(execution.id, policy, services.clock()))
 
 
 def reconsider(services: Services, tenant: str, action_ref: str, action: Action | None) -> None:
     """The policy of an action has changed, or is gone: those who wait get what the new one gives them."""
     policy = None if action is None else action.concurrency
-    for number, parameters in services.store.tenant(tenant).lanes.of_action(action_ref):
-        lane = Lane(services, tenant, action_ref, number, parameters)
-        if policy is None or parameters != policy.parameters:
+    for number in services.store.tenant(tenant).lanes.of_action(action_ref):
+        lane = Lane(services, tenant, action_ref, number)
+        if policy is None or not admission.is_of(policy, number):
             lane.walk(admission.dissolve())
         elif policy.method == "cancel":
             lane.walk(admission.drain())

@@ -18,13 +18,6 @@ from chalicelib.store.models import Tables, partition
 FORGOTTEN: Final = timedelta(days=30)  # a place in a queue that nobody asks for any more
 
 
-class _Lane(msgspec.Struct):
-    """``of``: the parameters that the policy went by when the lane was opened. Holders' times are microseconds."""
-
-    of: list[str]
-    held: dict[int, int]
-
-
 class Lanes:
     """One tenant's lanes. All reads are consistent."""
 
@@ -32,26 +25,24 @@ class Lanes:
         self._notes = tables.notes
         self._tenant = tenant
 
-    def of_action(self, action_ref: str) -> list[tuple[int, list[str]]]:
-        """The lanes of an action that are in use: number and parameters of each."""
-        found = self._notes.query(partition(self._tenant, "lanes", action_ref), consistent_read=True)
-        return [(row.id, _decode(row.value or "").of) for row in found]
+    def of_action(self, action_ref: str) -> list[int]:
+        """The numbers of an action's lanes that are in use."""
+        return [row.id for row in self._notes.query(partition(self._tenant, "lanes", action_ref), consistent_read=True)]
 
     def holders(self, action_ref: str, lane: int) -> Holders:
         try:
             row = self._notes.get(partition(self._tenant, "lanes", action_ref), lane, consistent_read=True)
         except self._notes.DoesNotExist:
             return {}
-        return {id_: rows.moment(until) for id_, until in _decode(row.value or "").held.items()}
+        return {id_: rows.moment(until) for id_, until in _decode(row.value or "[]")}
 
-    def swap(self, action_ref: str, lane: int, parameters: Sequence[str], old: Holders, new: Holders) -> bool:
+    def swap(self, action_ref: str, lane: int, old: Holders, new: Holders) -> bool:
         """Let ``new`` hold the slots, provided that it is ``old`` who do."""
         row = self._notes(partition(self._tenant, "lanes", action_ref), lane)
-        before = _encode(parameters, old)
-        unchanged = self._notes.value == before if old else self._notes.pk.does_not_exist()
+        unchanged = self._notes.value == _encode(old) if old else self._notes.pk.does_not_exist()
         try:
             if new:
-                row.value = _encode(parameters, new)
+                row.value = _encode(new)
                 row.save(condition=unchanged)
             elif old:
                 row.delete(condition=unchanged)
@@ -83,10 +74,9 @@ class Lanes:
         return partition(self._tenant, "queue", action_ref, lane)
 
 
-def _encode(parameters: Sequence[str], holders: Holders) -> str:
-    held = {id_: rows.micros(until) for id_, until in holders.items()}
-    return msgspec.json.encode(_Lane(list(parameters), held), order="sorted").decode()
+def _encode(holders: Holders) -> str:
+    """The same text for the same holders: what is compared is the text. Times are microseconds."""
+    return msgspec.json.encode(sorted((id_, rows.micros(until)) for id_, until in holders.items())).decode()
 
 
-def _decode(text: str) -> _Lane:
-    return msgspec.json.decode(text, type=_Lane)
+_decode = msgspec.json.Decoder(list[tuple[int, int]]).decode

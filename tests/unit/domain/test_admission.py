@@ -268,4 +268,5 @@ def test_a_lane_for_each_combination_of_values(one: Any, other: Any, same: bool)
     policy = Concurrency(threshold=1, parameters=["env"])
     numbers = admission.lane_of(policy, one), admission.lane_of(policy, other)
     assert (numbers[0] == numbers[1]) is same
-    assert 0 <= numbers[0] < 1 << 53
+    assert all(admission.is_of(policy, number) for number in numbers)
+    assert not admission.is_of(Concurrency(threshold=1), numbers[0])

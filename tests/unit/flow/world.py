@@ -10,7 +10,7 @@ import msgspec
 
 from chalicelib.domain.entities import Action, Identity, Key, Pack, PermissionAssignment, Rule, Trigger
 from chalicelib.flow import rules
-from chalicelib.protocol import Build, EnvironmentRequested, EventAccepted, ExecutionRequested, Run, Wake
+from chalicelib.protocol import Build, EnvironmentRequested, EventAccepted, ExecutionRequested, PolicyChanged, Run, Wake
 from chalicelib.services import Services
 from chalicelib.store.registry import Put
 
@@ -36,12 +36,16 @@ class FakeQueues:
     requested: list[tuple[ExecutionRequested, int]] = field(default_factory=list)
     environments: list[tuple[EnvironmentRequested, int]] = field(default_factory=list)
     wakes: list[tuple[Wake, int]] = field(default_factory=list)
+    policies: list[PolicyChanged] = field(default_factory=list)
     failing: bool = False
 
     def wake(self, message: Wake, *, delay: int = 0) -> None:
         if self.failing:
             raise ConnectionError("queue out of reach")
         self.wakes.append((message, delay))
+
+    def policy_changed(self, message: PolicyChanged) -> None:
+        self.policies.append(message)
 
     def environment_requested(self, message: EnvironmentRequested, *, delay: int = 0) -> None:
         self.environments.append((message, delay))
