@@ -13,11 +13,12 @@ import psutil
 from helpers.client import AttuneClient
 from helpers.stack import Stack, running_stack
 
-from bench import budgets, firing, report, starts, throughput
+from bench import budgets, firing, report, starts, swarm, throughput
 from bench.pipeline import open_pipeline
 from bench.workload import Workload, create_workload
 
 CONCURRENCIES = (1, 8, 32)
+PARTS = ("budgets", "starts", "swarm", "throughput", "timers")
 
 
 class Machine(msgspec.Struct, kw_only=True):
@@ -38,6 +39,7 @@ class Results(msgspec.Struct, kw_only=True):
     warm: list[starts.Start] = []
     cold: list[starts.ColdPack] = []
     timers: list[firing.Firing] = []
+    swarm: swarm.Swarm | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "timers"):
             results.timers = firing.measure(client, workload.pack)
             print(f"\n{firing.table(results.timers)}\n", flush=True)
+        if options.only == "swarm":  # ten minutes, which nobody wants to wait for every time
+            results.swarm = swarm.measure(stack, client, workload.pack)
+            print(f"\n{swarm.table(results.swarm)}\n", flush=True)
         if options.only in (None, "throughput"):
             results.timed = _time(stack, client, workload, options.posts)
             print(f"\n{report.throughput(results.timed)}\n", flush=True)
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Attune's benchmarks.")
-    parser.add_argument("--only", choices=("budgets", "starts", "throughput", "timers"), help="one of the parts")
+    parser.add_argument("--only", choices=PARTS, help="one of the parts; swarm is in no other run")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="where the JSON goes")
     parser.add_argument("--posts", type=int, help="posts per measurement, instead of the usual number")
     return parser

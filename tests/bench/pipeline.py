@@ -163,9 +163,15 @@ def open_pipeline(stack: Stack, log: Any) -> Iterator[Pipeline]:
 
 def deployed_functions(stack: Stack) -> dict[str, dict[str, Json]]:
     """The configuration of each function of the deployment, by our names."""
+    return {name: deployed_handler(stack, handler) for name, handler in HANDLERS.items()}
+
+
+def deployed_handler(stack: Stack, handler: str) -> dict[str, Json]:
+    """The configuration of the deployed function that begins with this handler."""
     pages = stack.aws_client("lambda").get_paginator("list_functions").paginate()
-    by_handler = {function["Handler"]: function for page in pages for function in page["Functions"]}
-    return {name: by_handler[handler] for name, handler in HANDLERS.items()}
+    functions = (function for page in pages for function in page["Functions"])
+    found: dict[str, Json] = next(each for each in functions if each["Handler"] == handler)
+    return found
 
 
 def _environments(stack: Stack) -> dict[str, dict[str, str]]:

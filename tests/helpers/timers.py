@@ -16,10 +16,8 @@ def create_timer_rule(
         f"{pack_ref}.{name}",
         pack_ref,
         trigger_ref=trigger_ref,
-        action_ref="core.echo",
-        action_params={"message": name},
         trigger_params=params,
-        **fields,
+        **{"action_ref": "core.echo", "action_params": {"message": name}, **fields},
     )
 
 
