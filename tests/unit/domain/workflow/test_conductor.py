@@ -454,3 +454,10 @@ def test_permission_sets_of_a_template_must_be_the_executors_to_give() -> None:
     assert sets("{{ parameters.me }}").started[0].permission_set_refs == ["core.viewer"]
     assert "core.admin" in sets(["{{ parameters.who }}"]).over.result["reasons"][0]
     assert sets("").started[0].permission_set_refs == []
+
+
+def test_a_loop_that_nothing_ends_ends_at_its_limit() -> None:
+    tasks = [{"name": "a", "next": [to("b")]}, {"name": "b", "next": [to("a")]}]
+    run = Run(definition_of(*tasks, max_iterations=3)).begin().play()
+    assert run.order == ["a", "b"] * 3
+    assert run.over.result["error"] == "Workflow failed: 1 task(s) failed: a"
