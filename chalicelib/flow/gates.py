@@ -40,8 +40,9 @@ HELD_UP: Final = "The tenant was suspended; what waited is started one after the
 
 def through(services: Services, message: ExecutionRequested, start: Callable[[ExecutionRequested], T]) -> T | None:
     """``start`` what ``message`` asks for, if it may start now. Otherwise its row waits, and the message is over."""
-    tenant = message.tenant
-    seen_by_sender(services, tenant, message, services.clock())
+    tenant, now = message.tenant, services.clock()
+    seen_by_sender(services, tenant, message, now)
+    services.gates.see(tenant, now)
     if not _is_open(services, tenant):
         return None  # what waits of a suspended tenant is requested again when it is resumed
     verdict = enter(services, tenant, message.id, seat=message.seat)
@@ -100,14 +101,20 @@ def _in_pace(services: Services, tenant: str, now: datetime) -> bool:
 
 
 def share_of(services: Services, tenant: str) -> int:
-    """How many executions of the tenant may run at once."""
+    """How many executions of the tenant may run at once. Where what runs at once is bounded, that is less while others
+    are at work: so many that they find a machine that is not busy with one tenant only."""
     quota = services.tenants.quotas(tenant).running_at_once
     share = services.settings.tenant_share
-    return quota if share is None else min(quota, share)
+    if share is None:
+        return quota
+    alone = services.gates.is_alone(tenant, services.clock())
+    return min(quota, share if alone else max(1, share // 2))
 
 
 def ended(services: Services, tenant: str, execution: Execution | None) -> None:
     """An execution has ended, or came to nothing: whoever waits for its seat is next."""
+    if tenant != SYSTEM_TENANT:
+        services.gates.see(tenant, services.clock())
     if execution is not None and execution.seat:
         pull(services, tenant, freed=1)
 

@@ -5,6 +5,7 @@ to ``admitted`` may run, the others wait as ``requested``. ``seats`` counts thos
 ended.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from chalicelib.store.models import SEPARATOR, GateRow, Tables, partition
 FREE_STARTS: Final = 25  # of a tenant, in a process, before it looks again
 FREE_FOR: Final = timedelta(seconds=30)  # or after this time
 LOOK_EVERY: Final = timedelta(seconds=1)  # at a gate that stands
+SEEN_FOR: Final = timedelta(seconds=10)  # that a tenant counts as one that is at work
 
 DUE: Final = "gates"  # all gates of the deployment, in one partition of the index: few are ever there
 
@@ -49,6 +51,18 @@ class KnownGates:
 
     def __init__(self) -> None:
         self._known: dict[str, Known] = {}
+        self._seen: OrderedDict[str, datetime] = OrderedDict()
+
+    def see(self, tenant: str, now: datetime) -> None:
+        """Something of the tenant begins or ends."""
+        self._seen[tenant] = now
+        self._seen.move_to_end(tenant)
+        while next(iter(self._seen.values())) < now - SEEN_FOR:
+            self._seen.popitem(last=False)
+
+    def is_alone(self, tenant: str, now: datetime) -> bool:
+        """Whether this process has seen nobody else lately."""
+        return all(each == tenant or at < now - SEEN_FOR for each, at in self._seen.items())
 
     def of(self, tenant: str, now: datetime) -> Known:
         known = self._known.get(tenant)

@@ -9,9 +9,11 @@ others are delivered first. Nothing is held back: who is alone gets everything.
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, Final
+
+_REMEMBERED: Final = 5.0  # seconds after which a caller counts as one that was there
 
 Message = dict[str, Any]
 Collect = Callable[[dict[str, Any], int, int], list[Message]]
@@ -54,45 +56,62 @@ def choose(messages: Sequence[Message], most: int, now: float) -> list[Message]:
 
 
 class Turns:
-    """At most ``width`` callers at once, the others wait: next is who has the fewest turns, then who waits longest."""
+    """At most ``width`` callers at once, the others wait: next is who has the fewest turns, then who waits longest.
 
-    def __init__(self, width: int) -> None:
-        self._free = width
+    Where several call, each gets one turn at a time: a machine whose every core works for one of them is slow for all.
+    """
+
+    def __init__(self, width: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._width = width
+        self._clock = clock
+        self._busy = 0
         self._working: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        self._seen: OrderedDict[Hashable, float] = OrderedDict()
 
     @contextlib.asynccontextmanager
     async def of(self, caller: Hashable) -> AsyncIterator[None]:
         """One turn of ``caller``, for as long as the context lasts."""
-        if self._free:
-            self._free -= 1
-            self._working[caller] += 1
-        else:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(caller, deque()).append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():
-                    self._pass_on(caller)
-                raise
+        self._note(caller)
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(caller, deque()).append(turn)
+        self._next()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._end(caller)
+            raise
         try:
             yield
         finally:
-            self._pass_on(caller)
+            self._end(caller)
 
-    def _pass_on(self, caller: Hashable) -> None:
+    def _note(self, caller: Hashable) -> None:
+        now = self._clock()
+        self._seen[caller] = now
+        self._seen.move_to_end(caller)
+        while next(iter(self._seen.values())) < now - _REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _end(self, caller: Hashable) -> None:
+        self._busy -= 1
         self._working[caller] -= 1
         if not self._working[caller]:
             del self._working[caller]
-        while self._waiting:
+        self._next()
+
+    def _next(self) -> None:
+        most = 1 if len(self._seen) > 1 else self._width
+        while self._busy < self._width and self._waiting:
             following = min(self._waiting, key=self._working.__getitem__)
+            if self._working[following] >= most:
+                return
             turns = self._waiting.pop(following)
             turn = turns.popleft()
             if turns:
                 self._waiting[following] = turns  # behind the others
             if not turn.cancelled():
+                self._busy += 1
                 self._working[following] += 1
                 turn.set_result(None)
-                return
-        self._free += 1

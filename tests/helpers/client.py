@@ -31,6 +31,7 @@ class AttuneClient:
         self._http = httpx.Client(base_url=self.base_url, timeout=timeout, limits=limits)
         self.token = token
         self.refresh_token: str | None = None
+        self.tenant: str | None = None  # its slug, where it is not the default one
 
     def __enter__(self) -> Self:
         return self

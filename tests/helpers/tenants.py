@@ -1,53 +1,42 @@
-"""Tenants for tests that need more than one."""
+"""Tenants for tests that need more than one, made as a platform administrator makes them."""
 
 import contextlib
-import os
 import uuid
 from collections.abc import Iterator
 
-from chalicelib import clients
-from chalicelib.flow.bootstrap import ensure_administrator
-from chalicelib.services import open_services
-from chalicelib.settings import settings_from
-from helpers.client import AttuneClient
-from helpers.footprint import Footprint
+from helpers.client import AttuneClient, Json
 from helpers.stack import Stack
 
 PASSWORD = "Correct horse 1 battery!"
 
 
-def create_tenant(stack: Stack) -> AttuneClient:
-    """A tenant of its own, made as an operator makes one; the client is signed in as its administrator.
+def create_tenant(stack: Stack, *, slug: str | None = None, **settings: Json) -> AttuneClient:
+    """A tenant of its own; the client is signed in as its administrator, and ``client.tenant`` is its slug.
 
-    The caller closes the client. A tenant has no end: what tests make in it is nobody's.
+    The caller closes the client. :func:`own_tenant` also deletes the tenant.
     """
-    tenant, login = f"t{uuid.uuid4().hex[:10]}", f"admin-{uuid.uuid4().hex[:8]}@example.test"
-    functions = Footprint(stack).functions()
-    (api,) = [each for each in functions if each["Handler"] == "app.app"]
-    with _environment(stack):
-        services = open_services(settings_from(api["Environment"]["Variables"]))
-        ensure_administrator(services, tenant=tenant, login=login, password=PASSWORD)
+    slug, login = slug or f"t{uuid.uuid4().hex[:10]}", f"admin-{uuid.uuid4().hex[:8]}@example.test"
+    administrator = {"login": login, "password": PASSWORD}
+    with stack.sign_in() as platform:
+        platform.data("POST", "tenants", json={"slug": slug, "administrator": administrator, **settings})
+    return sign_in(stack, slug, login)
+
+
+def sign_in(stack: Stack, slug: str, login: str, password: str = PASSWORD) -> AttuneClient:
     client = AttuneClient(stack.url)
-    tokens = client.data("POST", "/auth/login", json={"tenant": tenant, "login": login, "password": PASSWORD})
-    client.token = tokens["access_token"]
+    client.tenant = slug
+    body = {"tenant": slug, "login": login, "password": password}
+    tokens = client.data("POST", "/auth/login", json=body)
+    client.token, client.refresh_token = tokens["access_token"], tokens["refresh_token"]
     return client
 
 
 @contextlib.contextmanager
-def _environment(stack: Stack) -> Iterator[None]:
-    """Lets the clients of this process speak to the AWS of ``stack``."""
-    wanted = stack.aws
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    clients.client.cache_clear()
-    clients.session.cache_clear()
-    try:
-        yield
-    finally:
-        clients.client.cache_clear()
-        clients.session.cache_clear()
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def own_tenant(stack: Stack, **settings: Json) -> Iterator[AttuneClient]:
+    """A tenant for as long as the context lasts."""
+    with create_tenant(stack, **settings) as client:
+        try:
+            yield client
+        finally:
+            with stack.sign_in() as platform:
+                platform.request("DELETE", f"tenants/{client.tenant}")
