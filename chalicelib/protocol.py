@@ -203,6 +203,14 @@ class RunFinished(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", t
     log_parts: dict[str, int] = {}  # uploaded per stream; none for a run whose result shows all of its output
     printed: str | None = None  # standard output that the result has only as `data`, unless it is that as JSON's text
     artifacts: int = 0  # bytes of the archive with what it has changed; none: nothing
+    stored: bool = False  # `result` and `printed` are a StoredResult in S3
+
+
+class StoredResult(msgspec.Struct, kw_only=True, frozen=True):
+    """What a :class:`RunFinished` has no room for, at ``result`` below the prefix of the attempt's logs."""
+
+    result: Json
+    printed: str | None = None
 
 
 class Poll(msgspec.Struct, kw_only=True, frozen=True, tag_field="kind", tag="poll"):

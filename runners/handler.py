@@ -189,7 +189,7 @@ def handle(event: Json, context: Any) -> None:
     elif isinstance(work, Poll):
         results.send(_runner.poll(work, seconds_left=seconds_left))
     else:
-        results.send(_runner.carry_out(work, seconds_left=seconds_left))
+        results.send(_runner.carry_out(work, seconds_left=seconds_left), work.logs)
 
 
 def _affordable(timeout: float, seconds_left: float | None) -> float:

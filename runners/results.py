@@ -1,5 +1,6 @@
 """The way back: a message on the results queue, and the one line that an invocation logs."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -9,29 +10,58 @@ from typing import Any, Final
 
 import msgspec
 
-from chalicelib.protocol import EnvironmentBuilt, RunFinished, SensorPolled
+from chalicelib.protocol import EnvironmentBuilt, Logs, RunFinished, SensorPolled, StoredResult
+from runners.presigned import post_form
 
 MAX_MESSAGE: Final = 1_000_000  # bytes; SQS takes 1 MiB with attributes
+MAX_RESULT: Final = 4_500_000  # bytes that go by S3: Lambda answers the client who reads them with at most 6 MB
+STORED_AS: Final = "result"  # the name of that below the attempt's prefix
+_UPLOAD_ATTEMPTS: Final = 3
 
 _encode = msgspec.json.Encoder().encode
 
 
-def encoded(finished: RunFinished | EnvironmentBuilt | SensorPolled) -> str:
-    """The message. A result that does not fit becomes a failure that says so."""
+def encoded(finished: RunFinished | EnvironmentBuilt | SensorPolled, most: int = MAX_MESSAGE) -> str:
+    """The message. A result that does not fit into ``most`` bytes becomes a failure that says so."""
     body = _encode(finished)
-    if len(body) > MAX_MESSAGE and isinstance(finished, RunFinished):
-        result = dict(finished.result)
-        size = len(_encode(result))
-        dropped = {name: result.pop(name) for name in ("data", "body", "json") if name in result}
-        reason = f"the result takes {size} bytes; the most is {MAX_MESSAGE}" if dropped else "the result is too large"
-        result |= {"succeeded": False, "error": reason}
-        body = _encode(msgspec.structs.replace(finished, status="failed", result=result))
+    if len(body) > most and isinstance(finished, RunFinished):
+        body = _encode(_cut(finished, most))
     # SQS refuses these two characters, which JSON allows: as escapes they pass.
     return body.decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
-def send(finished: RunFinished | EnvironmentBuilt | SensorPolled) -> None:
-    """Report to the conductor. Raises botocore's errors after its retries: Lambda then reports the run as lost."""
+def _cut(finished: RunFinished, most: int, why: str = "") -> RunFinished:
+    """The report without what makes it large."""
+    result = dict(finished.result)
+    size = len(_encode(result))
+    for name in ("data", "body", "json"):
+        result.pop(name, None)
+    result |= {"succeeded": False, "error": why or f"the result takes {size} bytes; the most is {most}"}
+    cut = msgspec.structs.replace(finished, status="failed", result=result, printed=None)
+    if len(_encode(cut)) > most:  # which what it printed cannot do, except in escapes
+        cut = msgspec.structs.replace(cut, result={"succeeded": False, "error": result["error"]})
+    return cut
+
+
+def put_away(finished: RunFinished, form: Logs) -> RunFinished:
+    """The report of a run whose result is too large for a message: it goes to S3, by the form that the logs have, up to
+    :data:`MAX_RESULT` bytes."""
+    content = _encode(StoredResult(result=finished.result, printed=finished.printed))
+    if len(content) > MAX_RESULT:
+        return _cut(finished, MAX_RESULT)
+    key = form.fields["key"].replace("${filename}", STORED_AS)
+    for _ in range(_UPLOAD_ATTEMPTS):
+        with contextlib.suppress(OSError):
+            post_form(form.url, {**form.fields, "key": key, "file": (STORED_AS, content)})
+            return msgspec.structs.replace(finished, result=None, printed=None, stored=True)
+    return _cut(finished, MAX_MESSAGE, f"the result, which takes {len(content)} bytes, could not be stored")
+
+
+def send(finished: RunFinished | EnvironmentBuilt | SensorPolled, form: Logs | None = None) -> None:
+    """Report to the conductor; ``form`` is for what no message can hold. Raises botocore's errors after its retries:
+    Lambda then reports the run as lost."""
+    if form is not None and isinstance(finished, RunFinished) and len(_encode(finished)) > MAX_MESSAGE:
+        finished = put_away(finished, form)
     with _one_at_a_time:
         client = _sqs()
     client.send_message(QueueUrl=os.environ["ATTUNE_RESULTS_QUEUE"], MessageBody=encoded(finished))

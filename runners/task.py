@@ -67,7 +67,7 @@ def report() -> None:
         sealed = answer.read()
     key = base64.urlsafe_b64decode(os.environ.pop("ATTUNE_TASK_KEY"))
     task = msgspec.json.decode(AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], None), type=Task)
-    finished = results.encoded(carry_out(task.run))
+    finished = results.encoded(carry_out(task.run), results.MAX_RESULT)
     post_form(task.result.url, {**task.result.fields, "file": ("result.json", finished.encode())})
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import CANCELING, LOST, RUNNING, lost_again
-from chalicelib.flow import artifacts, endings, environments, inquiries, sensors, stopping
+from chalicelib.flow import artifacts, endings, environments, inquiries, results, sensors, stopping
 from chalicelib.flow.rules import request_for
 from chalicelib.flow.tasks import TENANT_GROUP, forget, result_of
 from chalicelib.flow.tokens import token_hash
@@ -108,6 +108,7 @@ def finish(services: Services, finished: RunFinished) -> Execution | None:
     its current attempt's is dropped (design §3)."""
     if finished.artifacts:
         artifacts.take_in(services, finished)
+    finished = results.whole(services, finished)
     report = partial(
         services.store.tenant(finished.tenant).activity.finish,
         finished.execution,

@@ -32,7 +32,7 @@ TENANT_GROUP: Final = "tenant:"
 FETCH_SECONDS: Final = 15 * 60  # that a task may take to fetch its run
 START_GRACE: Final = timedelta(minutes=5)  # that Fargate may take to find room and images
 MAX_OVERRIDES: Final = 8000  # characters; AWS takes 8192 with what names the containers
-MAX_RESULT: Final = 1_048_576  # bytes, as for a result that comes by its queue
+MAX_RESULT: Final = 5_000_000  # bytes, with what is around a result of the most that a runner reports
 _PLATFORM_MEMORY: Final = 256  # MiB, of the platform's containers
 _NONCE: Final = 12
 

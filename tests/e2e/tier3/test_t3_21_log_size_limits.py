@@ -293,3 +293,22 @@ def test_logs_are_for_those_who_may_read_the_execution(
         assert client.request("GET", wrong).status_code == status, wrong
     assert client.request("GET", path, params={"offset": "x"}).status_code == 400
     summary("logs follow the execution's permissions")
+
+
+def test_a_large_result_is_kept_and_one_that_is_too_large_says_so(
+    client: AttuneClient, test_pack: dict[str, Json]
+) -> None:
+    """A queue takes 1 MB; a result may have 4.5 MB, and what is parsed from output 4 MB."""
+    pack = test_pack["ref"]
+    action = f"{pack}.much"
+    code = 'import json, sys\nprint(json.dumps({"text": "x" * json.load(sys.stdin)["bytes"]}))'
+    client.create_action(action, pack, entrypoint=code, runtime_ref="core.python", output_format="json")
+
+    for size in (1_500_000, 3_900_000):
+        id_ = client.execute(action, {"bytes": size})["id"]
+        result = wait_for_execution_status(client, id_, "completed", timeout=60)["result"]
+        assert result["data"] == {"text": "x" * size}
+
+    id_ = client.execute(action, {"bytes": 5_000_000})["id"]
+    result = wait_for_execution_status(client, id_, "failed", timeout=60)["result"]
+    assert "the most that is read is 4194304" in result["error"]
