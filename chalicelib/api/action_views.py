@@ -17,7 +17,7 @@ from chalicelib.api.views import (
     Ref,
     View,
 )
-from chalicelib.domain.entities import OutputFormat, ParameterDelivery, ParameterFormat, RetentionPolicy
+from chalicelib.domain.entities import Concurrency, OutputFormat, ParameterDelivery, ParameterFormat, RetentionPolicy
 from chalicelib.protocol import Container
 
 Schema = dict[str, Json]
@@ -56,6 +56,7 @@ class CreateActionRequest(Body, kw_only=True, frozen=True):
     parameter_format: ParameterFormat | None = None
     output_format: OutputFormat | None = None
     container: Container | None = None
+    concurrency: Concurrency | None = None
 
 
 class UpdateActionRequest(Body, kw_only=True, frozen=True):
@@ -87,6 +88,7 @@ class UpdateActionRequest(Body, kw_only=True, frozen=True):
     parameter_format: ParameterFormat | None = None
     output_format: OutputFormat | None = None
     container: Container | None = None
+    concurrency: Patch[Concurrency] = None
 
 
 class _ActionView(View, kw_only=True, frozen=True):
@@ -118,6 +120,7 @@ class _ActionView(View, kw_only=True, frozen=True):
     timeout_seconds: Omittable[int] = UNSET
     secrets: Omittable[list[str]] = UNSET
     container: Omittable[Container] = UNSET
+    concurrency: Omittable[Concurrency] = UNSET
     created: datetime
     updated: datetime
 

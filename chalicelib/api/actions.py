@@ -20,10 +20,12 @@ from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.views import Data, Page, Success, given, patched
 from chalicelib.api.workflow_checks import checked, told
 from chalicelib.domain import refs
+from chalicelib.domain.admission import problem_of
 from chalicelib.domain.entities import Action, Json, Runtime
 from chalicelib.domain.parameters import check_schema
 from chalicelib.domain.runtimes import CONTAINER, SHELL
 from chalicelib.domain.workflow import companion
+from chalicelib.flow import admission
 from chalicelib.store.registry import Delete, Put
 
 DEFAULT_RUNTIME: Final = SHELL  # as in a pack's action.yaml (semantics §2.9)
@@ -53,6 +55,7 @@ _NULLABLE: Final = (
     "artifact_retention_limit",
     "log_retention_policy",
     "log_retention_limit",
+    "concurrency",
 )
 _OF_PROGRAMS: Final = ("entrypoint", "container")  # what a workflow has not
 # Who changes one of these decides what runs.
@@ -64,6 +67,7 @@ _DECISIVE: Final = (
     "out_schema",
     "secrets",
     "default_execution_permission_set_refs",
+    "concurrency",
 )
 
 
@@ -183,6 +187,7 @@ def update_action(call: Call, ref: str) -> Data[ActionResponse]:
         _check(call, action)
     action, beside, warnings = _with_workflow(call, action, body.workflow_definition)
     call.registry.commit(Put(action), *beside)
+    admission.changed(call.services, call.tenant, current, action)
     return Data(ActionResponse.of(action, warnings=warnings), told("Action updated successfully", warnings))
 
 
@@ -191,19 +196,19 @@ def update_action(call: Call, ref: str) -> Data[ActionResponse]:
 )
 def delete_action(call: Call, ref: str) -> Success:
     """Rules that name the action keep its ref and lose its id (semantics §1); its workflow goes with it."""
-    call.to_write("actions", "delete", "Action", ref, call.registry.actions.find(ref))
-    call.registry.commit(*removal_of(call, ref))
+    remove(call, call.to_write("actions", "delete", "Action", ref, call.registry.actions.find(ref)))
     return Success(f"Action '{ref}' deleted successfully")
 
 
-def removal_of(call: Call, ref: str) -> list[Put | Delete]:
-    """What has to be written for an action to go, with the workflow that it runs if it runs one."""
+def remove(call: Call, action: Action) -> None:
+    """Delete an action, with the workflow that it runs if it runs one."""
     orphans = [
         Put(msgspec.structs.replace(rule, action=None))
         for rule in call.registry.rules.list()
-        if rule.action_ref == ref and rule.action is not None
+        if rule.action_ref == action.ref and rule.action is not None
     ]
-    return [Delete("action", ref), Delete("workflow", ref), *orphans]
+    call.registry.commit(Delete("action", action.ref), Delete("workflow", action.ref), *orphans)
+    admission.changed(call.services, call.tenant, action, None)
 
 
 def _with_workflow(call: Call, action: Action, definition: Json) -> tuple[Action, list[Put], list[str]]:
@@ -227,6 +232,8 @@ def _with_workflow(call: Call, action: Action, definition: Json) -> tuple[Action
 def _check(call: Call, action: Action) -> None:
     check_schema(action.param_schema)
     check_schema(action.out_schema)
+    if action.concurrency is not None and (problem := problem_of(action.concurrency, action.param_schema)):
+        raise Unprocessable(f"Invalid concurrency: {problem}", details={"path": "concurrency.parameters"})
     for ref in action.secrets:
         refs.key_ref(ref)
     if action.runtime_ref == CONTAINER and action.container is None:

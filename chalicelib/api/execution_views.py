@@ -51,6 +51,7 @@ class ExecutionSummary(View, kw_only=True, frozen=True):
     trigger_ref: str | None
     started_at: Omittable[datetime] = UNSET
     workflow_task: Omittable[Json] = UNSET
+    waiting_for: Omittable[str] = UNSET
     original_execution: Omittable[int] = UNSET
     created: datetime
     updated: datetime
@@ -82,6 +83,7 @@ class ExecutionResponse(View, kw_only=True, frozen=True):
     original_execution: Omittable[int] = UNSET
     started_at: Omittable[datetime] = UNSET
     workflow_task: Omittable[Json] = UNSET
+    waiting_for: Omittable[str] = UNSET
     timeout_seconds: Omittable[int] = UNSET
     workflow: Omittable[WorkflowRun] = UNSET
     created: datetime

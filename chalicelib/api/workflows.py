@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from chalicelib.api.actions import removal_of
+from chalicelib.api.actions import remove
 from chalicelib.api.components import containing, pack_for_new, visible_pack
 from chalicelib.api.errors import Conflict, Unprocessable
 from chalicelib.api.routing import ROUTES, Call, grant, readable
@@ -26,7 +26,7 @@ from chalicelib.api.workflow_views import (
 from chalicelib.domain.entities import WorkflowDefinition
 from chalicelib.domain.parameters import check_schema
 from chalicelib.domain.workflow import companion
-from chalicelib.store.registry import Put
+from chalicelib.store.registry import Delete, Put
 
 _FIELDS: Final = ("label", "description", "version", "param_schema", "out_schema", "tags")
 
@@ -138,7 +138,11 @@ def update_workflow_file(call: Call, ref: str) -> Data[WorkflowResponse]:
 def delete_workflow(call: Call, ref: str) -> Success:
     """The workflow goes with its action. Rules that name the action keep its ref and lose its id (semantics §1)."""
     call.to_write("actions", "delete", "Workflow", ref, call.registry.workflows.find(ref))
-    call.registry.commit(*removal_of(call, ref))
+    action = call.registry.actions.get(ref)
+    if action is None:
+        call.registry.commit(Delete("workflow", ref))
+    else:
+        remove(call, action)
     return Success(f"Workflow '{ref}' deleted successfully")
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from chalicelib.domain.entities import Concurrency, Json
+from chalicelib.domain.parameters import secret_names
 
 LEASE: Final = timedelta(minutes=2)  # how long a slot is believed to be in use before somebody looks whether it is
 BATCH: Final = 100  # of those who wait: as many as are looked at in one step
@@ -70,6 +71,18 @@ class Start:
 
 Step: TypeAlias = ReadHolders | ReadQueue | Swap | Enqueue | Dequeue | AskEnded | Start
 Steps: TypeAlias = Generator[Step, Any, Verdict]
+
+
+def problem_of(policy: Concurrency, param_schema: Json) -> str | None:
+    """Why executions cannot be told apart by the parameters that ``policy`` names; None: they can."""
+    schema = param_schema if isinstance(param_schema, dict) else {}
+    known = schema.get("properties", {}) if schema.get("type") == "object" else schema
+    for name in policy.parameters:
+        if isinstance(known, dict) and known and name not in known:
+            return f"'{name}' is none of the action's parameters"
+        if name in secret_names(param_schema):
+            return f"'{name}' is secret, and all its values look the same"
+    return None
 
 
 def lane_of(policy: Concurrency, config: Json) -> int:

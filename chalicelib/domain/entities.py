@@ -409,6 +409,13 @@ class Execution(Row, kw_only=True, frozen=True):
     timed_out: bool = False  # it took longer than it may, whatever its status says (README 9)
     seat: bool = False  # it came through its tenant's gate, and gives its seat back when it ends (store.gates)
 
+    @property
+    def waiting_for(self) -> str | None:
+        """Why it does not run yet, where there is more to say than that its turn has not come."""
+        if self.status == "requested" and self.lane is not None:
+            return f"a free slot: {self.action_ref} has a concurrency policy"
+        return None
+
 
 class Escalation(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """``after`` seconds without an answer somebody else may answer too: an identity, or whoever has a role."""

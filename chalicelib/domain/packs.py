@@ -13,11 +13,13 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 import msgspec
 
 from chalicelib.domain import criteria, documents, parameters, permissions, refs, schedules
+from chalicelib.domain.admission import problem_of
 from chalicelib.domain.archives import MANIFEST
 from chalicelib.domain.components import Component, ComponentType
 from chalicelib.domain.documents import Document, DocumentError
 from chalicelib.domain.entities import (
     Action,
+    Concurrency,
     Json,
     MissedRuns,
     OutputFormat,
@@ -196,6 +198,7 @@ class _ActionFile(_Placed, kw_only=True):
     default_execution_permission_set_refs: list[str] = []
     timeout: Annotated[int, msgspec.Meta(ge=1)] | None = None
     container: Container | None = None
+    concurrency: Concurrency | None = None
 
 
 class _RuleFile(_File, kw_only=True):
@@ -358,6 +361,7 @@ class _Reader:
             "output_format": given.output_format,
             "timeout": given.timeout,
             "container": given.container,
+            "concurrency": _checked_policy(given),
             **_placement(given),
         }
 
@@ -478,6 +482,13 @@ def _checked_schema(key: str, schema: _Schema) -> _Schema:
     except SchemaError as error:
         raise _BrokenError(f"'{key}': {error}", f"$.{key}") from None
     return schema
+
+
+def _checked_policy(given: _ActionFile) -> Concurrency | None:
+    problem = given.concurrency and problem_of(given.concurrency, given.parameters)
+    if problem:
+        raise _BrokenError(f"'concurrency': {problem}", "$.concurrency.parameters")
+    return given.concurrency
 
 
 _AT: Final = re.compile(r" - at `(\$.*)`$")

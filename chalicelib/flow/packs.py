@@ -35,7 +35,7 @@ from chalicelib.domain.installation import OWNED, Owned, Present
 from chalicelib.domain.packs import PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
 from chalicelib.domain.workflow.parsing import actions_of, parse, permission_sets_of
-from chalicelib.flow import configuration, environments, quotas, sensors, timers
+from chalicelib.flow import admission, configuration, environments, quotas, sensors, timers
 from chalicelib.flow.permission_sets import taken_away
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
@@ -128,10 +128,11 @@ def install(
     existing = _replaceable(registry, source.ref, access, force=force)
     archive = archives.pack(files)
     pack = _pack(services, tenant, source, existing, archives.digest(archive), visibility, installed_by)
+    there = present(registry, source)
     outcome = installation.plan(
         source,
         pack,
-        present(registry, source),
+        there,
         new_id=services.new_id,
         owner=installed_by,
         now=services.clock(),
@@ -156,6 +157,7 @@ def install(
     environments.ensure(services, tenant, pack)
     if changes:
         _wake(services, tenant, outcome.installed)
+        _tell_of_policies(services, tenant, there.owned.values(), outcome.installed)
     counted = Counter(type(entity) for entity in outcome.installed)
     return Installed(pack, warnings, {f"{KINDS[kind]}s": counted[kind] for kind in OWNED})
 
@@ -178,6 +180,7 @@ def delete(services: Services, tenant: str, pack: Pack) -> None:
         *_deletions(registry, owned),
         *taken_away(registry, _sets_among(owned), services.clock()),
     )
+    _tell_of_policies(services, tenant, owned, ())
 
 
 def read(files: Mapping[str, bytes]) -> PackSource:
@@ -300,6 +303,14 @@ def _wake(services: Services, tenant: str, installed: Iterable[Owned]) -> None:
     sensors.arm_for_triggers(
         services, tenant, {each.trigger_ref for each in installed if isinstance(each, Rule) and each.enabled}
     )
+
+
+def _tell_of_policies(services: Services, tenant: str, before: Iterable[Owned], after: Iterable[Owned]) -> None:
+    """Let those be looked at who wait for a slot of an action whose concurrency policy has changed, or is gone."""
+    now = {each.ref: each for each in after if isinstance(each, Action)}
+    for each in before:
+        if isinstance(each, Action):
+            admission.changed(services, tenant, each, now.get(each.ref))
 
 
 def _puts(entities: Iterable[Definition]) -> Iterator[Put]:

@@ -151,6 +151,7 @@ tags: [ignored]
         "output_format": "json",
         "timeout": 20,
         "container": None,
+        "concurrency": None,
         "worker_selector": {"zone": "a"},
         "worker_tolerations": [{"key": "gpu"}],
         "worker_affinity": {"required": []},
@@ -322,6 +323,9 @@ def test_the_second_definition_of_a_ref_is_broken() -> None:
         ("actions__x", "ref: x\nentry_point: ../sensors/watch.py\n", 2, "no file"),
         ("actions__x", "ref: x\nworkflow_file: x.yaml\n", 2, "no file 'x.yaml' in workflows or actions/workflows"),
         ("actions__x", "ref: x\nworkflow_definition:\n  tasks:\n  - name: a\n", 4, "action"),
+        ("actions__x", "ref: x\nentry_point: run.sh\nconcurrency: {threshold: 0}\n", 3, ">= 1"),
+        ("actions__x", "ref: x\nentry_point: run.sh\nparameters: {a: {type: string}}\n"
+         + "concurrency:\n  threshold: 1\n  parameters: [b]\n", 6, "'b' is none of the action's parameters"),
         ("actions__x", "ref: x\nentry_point: run.sh\noutput_format: xml\n", 3, "Invalid enum value 'xml'"),
         ("actions__x", "ref: x\nentry_point: run.sh\nworker_selector:\n  a: 1\n", 3, "Expected `str`"),
         ("actions__x", "ref: x\nentry_point: run.sh\nparameters:\n  a: {type: text}\n", 3, "'parameters'"),
