@@ -26,12 +26,10 @@ def cancel(services: Services, tenant: str, id_: int) -> Execution | None:
     if cancelled is not None:
         endings.ended(services, tenant, [cancelled])
         return cancelled
-    if workflows.is_run(services, tenant, id_):
+    run = workflows.run_of(services, tenant, id_)
+    if run is not None and not run.state.over:
         endings.carry_out(services, tenant, workflows.cancel(services, tenant, id_))
-        execution = activity.get_execution(id_)
-        if execution is not None and execution.status != "cancelled" and execution.status in TERMINAL:
-            raise NotCancellableError(f"execution {id_} is {execution.status} already")
-        return execution
+        return activity.get_execution(id_)
     execution = activity.transition(id_, from_=RUNNING, to="canceling", now=now) or activity.get_execution(id_)
     if execution is not None and execution.status in CANCELING:
         if execution.action_ref == ASK:

@@ -85,7 +85,7 @@ def _stop(services: Services, tenant: str, stop: Stop) -> None:
         cancelled = activity.transition(id_, from_=WAITING, to="cancelled", result=result, now=services.clock())
         if cancelled is not None:
             stopped.append(cancelled)
-        elif stop.running or workflows.is_run(services, tenant, id_):
+        elif stop.running or workflows.run_of(services, tenant, id_) is not None:
             try:
                 cancel.cancel(services, tenant, id_)
             except cancel.NotCancellableError:

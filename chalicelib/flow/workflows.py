@@ -140,9 +140,9 @@ def ending_of(child: Execution) -> Ended:
     return Ended(child=child.id, status=child.status, timed_out=timed_out)
 
 
-def is_run(services: Services, tenant: str, id_: int) -> bool:
-    """Whether the execution runs a workflow that has begun."""
-    return services.store.tenant(tenant).workflows.get(id_) is not None
+def run_of(services: Services, tenant: str, id_: int) -> Run | None:
+    """The run of an execution; None for one that runs no workflow, or has not begun to."""
+    return services.store.tenant(tenant).workflows.get(id_)
 
 
 def cancel(services: Services, tenant: str, id_: int) -> Aftermath:
@@ -176,7 +176,7 @@ def check_rerun(services: Services, tenant: str, id_: int, tasks: Sequence[str])
 
 
 def _told(services: Services, tenant: str, id_: int, event: Event) -> Aftermath:
-    if not is_run(services, tenant, id_):
+    if run_of(services, tenant, id_) is None:
         raise NotAWorkflowError(f"execution {id_} runs no workflow")
     return _advance(services, tenant, id_, [event], {})
 
