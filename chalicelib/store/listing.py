@@ -6,6 +6,7 @@ minute in this process, so that walking through pages skips nothing twice; elsew
 skipped.
 """
 
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -189,7 +190,7 @@ class Listing:
     def _page(self, kind: str, wanted: Any, page: Page, source: "_Source[T]") -> Slice[T]:
         # What one caller may see ends its pages elsewhere than what another may.
         cursor_key = (self._tenant, kind, wanted, page.size) if wanted.allowed is _anyone else None
-        skipped = (page.number - 1) * page.size
+        skipped = min((page.number - 1) * page.size, sys.maxsize // 2)  # nobody has so many; islice takes no more
         before = None if cursor_key is None else self._cursors.after(cursor_key, page.number)
         if before is not None or page.number == 1:
             matching = self._matching(kind, source, before, page.size + 1)

@@ -46,6 +46,13 @@ def test_an_empty_list(activity: Activity) -> None:
     assert (found.items, found.has_next, found.total) == ([], False, 0)
 
 
+@pytest.mark.parametrize("wanted", [{}, {"pack_name": "demo"}], ids=str)
+def test_a_page_beyond_all_numbers_is_empty(activity: Activity, wanted: dict[str, Any]) -> None:
+    make(activity, 1)
+    found = activity.executions(ExecutionFilter(**wanted), Page(2**62, 100))
+    assert (found.items, found.has_next) == ([], False)
+
+
 @pytest.mark.parametrize(
     "wanted",
     [{}, {"action_ref": "demo.act"}, {"status": "requested"}, {"pack_name": "demo"}, {"top_level_only": True}],
