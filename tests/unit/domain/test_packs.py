@@ -309,7 +309,7 @@ def test_the_second_definition_of_a_ref_is_broken() -> None:
     assert source.warnings == [Flaw("triggers/b.yaml", 2, "demo.same is already defined in triggers/a.yaml")]
 
 
-POLICY = "{threshold: 1, parameters: [b]}"
+BY_B = "runner_type: http\nparameters: {a: {type: string}}\nconcurrency: {threshold: 1, parameters: [b]}\n"
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ POLICY = "{threshold: 1, parameters: [b]}"
         ("actions__x", "ref: x\nworkflow_file: x.yaml\n", 2, "no file 'x.yaml' in workflows or actions/workflows"),
         ("actions__x", "ref: x\nworkflow_definition:\n  tasks:\n  - name: a\n", 4, "action"),
         ("actions__x", "ref: x\nentry_point: run.sh\nconcurrency: {threshold: 0}\n", 3, ">= 1"),
-        ("actions__x", f"ref: x\nrunner_type: http\nparameters: {{a: {{type: string}}}}\nconcurrency: {POLICY}\n", 4, "'b' is"),
+        ("actions__x", f"ref: x\n{BY_B}", 4, "'b' is none of the action's parameters"),
         ("actions__x", "ref: x\nentry_point: run.sh\noutput_format: xml\n", 3, "Invalid enum value 'xml'"),
         ("actions__x", "ref: x\nentry_point: run.sh\nworker_selector:\n  a: 1\n", 3, "Expected `str`"),
         ("actions__x", "ref: x\nentry_point: run.sh\nparameters:\n  a: {type: text}\n", 3, "'parameters'"),
