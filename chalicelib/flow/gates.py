@@ -33,9 +33,10 @@ Verdict = Literal["start", "seat", "wait"]
 
 COUNTED: Final = 500  # admitted executions that the tick looks at, and requests again
 
-TOO_MANY: Final = "The tenant runs as many executions at once as it may"
-TOO_FAST: Final = "The tenant starts as many executions in a minute as it may"
-HELD_UP: Final = "The tenant was suspended; what waited is started one after the other"
+# What ``waiting_for`` says of an execution.
+TOO_MANY: Final = "a free place: the tenant runs as many executions at once as it may"
+TOO_FAST: Final = "the next minute: the tenant has started as many executions in this one as it may"
+HELD_UP: Final = "its turn: the tenant was suspended, and what waited starts by and by"
 
 
 def through(services: Services, message: ExecutionRequested, start: Callable[[ExecutionRequested], T]) -> T | None:
@@ -62,7 +63,7 @@ def enter(services: Services, tenant: str, id_: int, *, seat: bool) -> Verdict:
     if seat or tenant == SYSTEM_TENANT:
         return "seat" if seat else "start"
     now = services.clock()
-    known = services.gates.of(tenant, now)
+    known = services.gates.of(tenant, now, free := _free(services, tenant))
     if known.gate is None:
         if known.left > 0 and now < known.until and _in_pace(services, tenant, now):
             known.left -= 1
@@ -73,11 +74,17 @@ def enter(services: Services, tenant: str, id_: int, *, seat: bool) -> Verdict:
         if known.gate is not None and known.gate.seats < share_of(services, tenant):
             pull(services, tenant)
     if known.gate is None:
-        known.left, known.until = FREE_STARTS, now + FREE_FOR
+        known.left, known.until = free, now + FREE_FOR
         return "start"
     if id_ < known.gate.start:
         return "start"
-    return "seat" if id_ <= known.gate.admitted else "wait"
+    if id_ <= known.gate.admitted:
+        return "seat"
+    if services.store.tenant(tenant).gates.turn_away(id_):
+        return "wait"
+    # What is known of the gate is a moment old: since then it was taken away, or went on.
+    known.gate, known.looked = services.store.tenant(tenant).gates.get(), now
+    return "start" if known.gate is None else "seat"
 
 
 def _look(services: Services, tenant: str, known: Known, id_: int, now: datetime) -> None:
@@ -86,13 +93,23 @@ def _look(services: Services, tenant: str, known: Known, id_: int, now: datetime
     known.gate, known.looked = opened.gates.get(), now
     if known.gate is not None:
         return
-    reason = TOO_MANY if len(opened.activity.open_ids(0, share + 1)) > share else None
+    looked = opened.activity.open_ids(0, share + 1)
+    reason = TOO_MANY if len(looked) > share else None
     if reason is None and not _in_pace(services, tenant, now):
         reason = TOO_FAST
     if reason is not None:
-        opened.gates.open(id_, reason, now)
+        rows = opened.activity.read(looked)
+        start = min([id_, *(each.id for each in rows if each.status == "requested")])
+        # What runs already takes its seats, too; a workflow, or a question, runs on no runner and takes none.
+        seats = sum(opened.activity.take_seat(each.id) for each in rows if each.attempt > 0)
+        opened.gates.open(start, seats, reason, now)
         pull(services, tenant)
         known.gate = opened.gates.get()
+
+
+def _free(services: Services, tenant: str) -> int:
+    """How many executions of the tenant a process starts before it looks: none where each counts."""
+    return min(FREE_STARTS, services.tenants.quotas(tenant).running_at_once // 4)
 
 
 def _in_pace(services: Services, tenant: str, now: datetime) -> bool:
@@ -101,14 +118,15 @@ def _in_pace(services: Services, tenant: str, now: datetime) -> bool:
 
 
 def share_of(services: Services, tenant: str) -> int:
-    """How many executions of the tenant may run at once. Where what runs at once is bounded, that is less while others
-    are at work: so many that they find a machine that is not busy with one tenant only."""
+    """How many executions of the tenant may run at once. Where what runs at once is bounded, a tenant that is alone
+    leaves some room for whoever comes, and one that is not leaves most of it: others shall find a machine that is not
+    busy with one tenant only."""
     quota = services.tenants.quotas(tenant).running_at_once
     share = services.settings.tenant_share
     if share is None:
         return quota
     alone = services.gates.is_alone(tenant, services.clock())
-    return min(quota, share if alone else max(1, share // 2))
+    return min(quota, share + share // 2 if alone else max(1, share // 2))
 
 
 def ended(services: Services, tenant: str, execution: Execution | None) -> None:
@@ -166,7 +184,7 @@ def _is_open(services: Services, tenant: str) -> bool:
 
 def hold_up(services: Services, tenant: str) -> None:
     """Let what waits of the tenant, since whenever, start by and by."""
-    services.store.tenant(tenant).gates.open(1, HELD_UP, services.clock())
+    services.store.tenant(tenant).gates.open(1, 0, HELD_UP, services.clock())
     pull(services, tenant)
 
 

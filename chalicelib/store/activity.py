@@ -248,6 +248,13 @@ class Activity:
         model = self._tables.executions
         return model.by_state.count(rows.state_of(self._tenant, "requested") or "", model.id > after)
 
+    def take_seat(self, id_: int) -> bool:
+        """Have a run give back a seat when it ends; False when it has one, or has ended, or is no run of a runner."""
+        model = self._tables.executions
+        row = model(partition(self._tenant, rows.EXECUTION), id_)
+        running = model.status.is_in("running", "canceling") & model.token.exists() & model.seat.does_not_exist()
+        return _update(row, [model.seat.set(1)], running)
+
     def read(self, ids_: Sequence[int]) -> list[Execution]:
         """Those of these executions that there are, by id; a hundred in one consistent call."""
         keys = [(partition(self._tenant, rows.EXECUTION), id_) for id_ in ids_]

@@ -16,7 +16,7 @@ from pynamodb.exceptions import DeleteError, UpdateError
 from chalicelib.store import rows
 from chalicelib.store.models import SEPARATOR, GateRow, Tables, partition
 
-FREE_STARTS: Final = 25  # of a tenant, in a process, before it looks again
+FREE_STARTS: Final = 25  # of a tenant, in a process, before it looks again; fewer where it may run few at once
 FREE_FOR: Final = timedelta(seconds=30)  # or after this time
 LOOK_EVERY: Final = timedelta(seconds=1)  # at a gate that stands
 SEEN_FOR: Final = timedelta(seconds=10)  # that a tenant counts as one that is at work
@@ -26,13 +26,15 @@ DUE: Final = "gates"  # all gates of the deployment, in one partition of the ind
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """``start``: ids below it never came to the gate. ``waiting`` is as of the last count."""
+    """``start``: ids below it never came to the gate. ``waiting`` is as of the last count; ``turned_away`` counts those
+    that came and were to wait, so that the gate is not taken away while one of them comes."""
 
     start: int
     admitted: int
     seats: int
     reason: str
     waiting: int = 0
+    turned_away: int = 0
 
 
 @dataclass(slots=True)
@@ -64,10 +66,11 @@ class KnownGates:
         """Whether this process has seen nobody else lately."""
         return all(each == tenant or at < now - SEEN_FOR for each, at in self._seen.items())
 
-    def of(self, tenant: str, now: datetime) -> Known:
+    def of(self, tenant: str, now: datetime, free: int = FREE_STARTS) -> Known:
+        """What is known of the tenant; of a new one, that ``free`` starts are."""
         known = self._known.get(tenant)
         if known is None:
-            known = self._known[tenant] = Known(FREE_STARTS, now + FREE_FOR)
+            known = self._known[tenant] = Known(free, now + FREE_FOR)
         return known
 
 
@@ -86,7 +89,7 @@ class Gates:
             return None
         return _gate_of(row)
 
-    def open(self, start: int, reason: str, now: datetime) -> Gate:
+    def open(self, start: int, seats: int, reason: str, now: datetime) -> Gate:
         """The gate that stands, or a new one behind which everything from ``start`` on waits."""
         model, row = self._tables.gates, self._row()
         at = rows.micros(now)
@@ -94,7 +97,7 @@ class Gates:
             actions=[
                 model.start.set(model.start | start),
                 model.admitted.set(model.admitted | (start - 1)),
-                model.seats.set(model.seats | 0),
+                model.seats.set(model.seats | seats),
                 model.reason.set(reason),
                 model.due.set(DUE),
                 model.due_at.set(at),
@@ -106,6 +109,11 @@ class Gates:
         """Free ``count`` seats; the gate as it then is, None when there is none."""
         model = self._tables.gates
         return self._update([model.seats.add(-count)], model.start.exists())
+
+    def turn_away(self, id_: int) -> bool:
+        """Have the execution wait; False when it need not: the gate is gone, or has admitted it meanwhile."""
+        model = self._tables.gates
+        return self._update([model.turned_away.add(1)], model.admitted < id_) is not None
 
     def admit(self, gate: Gate, up_to: int, count: int, reason: str) -> bool:
         """Let ``count`` executions up to the id ``up_to`` through, unless somebody else has admitted meanwhile."""
@@ -120,9 +128,11 @@ class Gates:
         return self._update(actions, model.admitted == gate.admitted) is not None
 
     def close(self, gate: Gate) -> bool:
-        """Take the gate away, unless somebody has admitted meanwhile."""
+        """Take the gate away, unless somebody has been admitted or turned away meanwhile."""
+        model = self._tables.gates
+        same = model.turned_away == gate.turned_away if gate.turned_away else model.turned_away.does_not_exist()
         try:
-            self._row().delete(condition=self._tables.gates.admitted == gate.admitted)
+            self._row().delete(condition=(model.admitted == gate.admitted) & same)
         except DeleteError as error:
             if error.cause_response_code == "ConditionalCheckFailedException":
                 return False
@@ -156,4 +166,5 @@ def _gate_of(row: GateRow) -> Gate:
         seats=row.seats or 0,
         reason=row.reason or "",
         waiting=row.waiting or 0,
+        turned_away=row.turned_away or 0,
     )

@@ -303,6 +303,7 @@ class GateRow(Model):
     admitted = IntegerAttribute(attr_name="ga", null=True)
     seats = IntegerAttribute(attr_name="gn", null=True)
     waiting = IntegerAttribute(attr_name="gw", null=True)
+    turned_away = IntegerAttribute(attr_name="gt", null=True)
     reason = UnicodeAttribute(attr_name="gr", null=True)
     due = UnicodeAttribute(attr_name="du", null=True)
     due_at = IntegerAttribute(attr_name="dt", null=True)
