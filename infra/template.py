@@ -17,6 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
+from chalicelib.domain.retention import LOG_CLASSES, log_kind
 from infra import tables
 
 Json = Any
@@ -33,7 +34,6 @@ API_SECONDS: Final = 29  # API Gateway gives up after that
 RUNNER_SECONDS: Final = 900  # Lambda's most
 RUNNER_EVENT_AGE_SECONDS: Final = 60  # a run that found no room for so long comes back; less than any lease's grace
 RETENTION_DAYS: Final = 30
-LOG_DAYS: Final = 7  # for which what actions printed is kept whole (semantics §2.6)
 ARTIFACT_DAYS: Final = 30  # for which a workflow run's files are kept, from when they were written
 RECEIVES: Final = 5  # deliveries before a message counts as dead (AWS advises at least 5)
 
@@ -396,6 +396,16 @@ def _queues() -> Resources:
     return resources
 
 
+def _forgotten(kind: str, days: int) -> Json:
+    """The bucket's rule for blobs of one kind (chalicelib.store.blobs): they go when they are so old."""
+    return {
+        "Id": f"forget-{kind}",
+        "Status": "Enabled",
+        "TagFilters": [{"Key": "kind", "Value": kind}],
+        "ExpirationInDays": days,
+    }
+
+
 def _storage() -> Resources:
     return {
         "Bucket": {
@@ -420,18 +430,8 @@ def _storage() -> Resources:
                             "Status": "Enabled",
                             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
                         },
-                        {
-                            "Id": "forget-logs",
-                            "Status": "Enabled",
-                            "TagFilters": [{"Key": "kind", "Value": "log"}],
-                            "ExpirationInDays": LOG_DAYS,
-                        },
-                        {
-                            "Id": "forget-artifacts",
-                            "Status": "Enabled",
-                            "TagFilters": [{"Key": "kind", "Value": "artifacts"}],
-                            "ExpirationInDays": ARTIFACT_DAYS,
-                        },
+                        *[_forgotten(log_kind(days), days) for days in LOG_CLASSES],
+                        _forgotten("artifacts", ARTIFACT_DAYS),
                     ]
                 },
             },

@@ -169,7 +169,7 @@ def _run(
         timeout=execution.timeout or DEFAULT_TIMEOUT,
         pack=archive_of(services, snapshot, action),
         libraries=libraries,
-        logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution),
+        logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution, action),
         stop_url=stop_url(services.store.tenant(tenant).blobs, execution),
         artifacts=None if action.runtime_ref in (HTTP, CONTAINER) else artifacts.shared(services, tenant, execution),
     )

@@ -11,8 +11,9 @@ Either way a log is the same bytes: UTF-8, printable, without secrets. Offsets c
 import json
 from typing import Final, Literal, Protocol
 
-from chalicelib.domain.entities import Execution, Json
+from chalicelib.domain.entities import Action, Execution, Json
 from chalicelib.domain.executions import DEFAULT_TIMEOUT, LEASE_GRACE, TERMINAL
+from chalicelib.domain.retention import log_days, log_kind
 from chalicelib.protocol import Logs
 from chalicelib.store.blobs import Blobs, MissingBlobError
 
@@ -33,10 +34,11 @@ class Log(Protocol):
         """The bytes from ``start`` up to ``stop``, as far as there are any."""
 
 
-def upload_form(blobs: Blobs, execution: Execution) -> Logs:
+def upload_form(blobs: Blobs, execution: Execution, action: Action) -> Logs:
     """What lets a runner put the logs of this attempt where :func:`log_of` looks, and nothing else. No AWS call."""
+    kind = log_kind(log_days(action.log_retention_policy, action.log_retention_limit))
     seconds = (execution.timeout or DEFAULT_TIMEOUT) + _MARGIN + int(LEASE_GRACE.total_seconds())
-    form = blobs.presigned_post(_prefix(execution) + "${filename}", MAX_PART, seconds, kind="log")
+    form = blobs.presigned_post(_prefix(execution) + "${filename}", MAX_PART, seconds, kind=kind)
     return Logs(url=form["url"], fields=form["fields"])
 
 

@@ -123,7 +123,7 @@ def test_the_last_lines_of_a_long_log_are_looked_for_from_its_end() -> None:
 
 
 def test_the_form_is_for_the_attempts_own_logs(world: World) -> None:
-    form = upload_form(world.store.blobs, execution(world, attempt=3))
+    form = upload_form(world.store.blobs, execution(world, attempt=3), world.action)
     assert form.fields["key"] == f"{world.tenant}/logs/7/3/${{filename}}"
 
 
@@ -155,3 +155,17 @@ def test_what_was_printed_and_parsed_is_kept_as_it_was(world: World) -> None:
     assert conductor.handle(world.services, [msgspec.json.encode(report).decode()]) == []
     ended = world.activity.get_execution(started.id)
     assert whole(log_of(world.store.blobs, ended, "stdout")) == '{\n  "a": 1\n}\n'
+
+
+def test_the_form_tags_logs_by_how_long_their_action_keeps_them(world: World) -> None:
+    kept = world.put_action("p.kept", log_retention_policy="days", log_retention_limit=20)
+
+    forms = [upload_form(world.store.blobs, execution(world), action) for action in (world.action, kept)]
+
+    assert [
+        "<Value>log</Value>" in forms[0].fields["tagging"],
+        "<Value>log-30</Value>" in forms[1].fields["tagging"],
+    ] == [
+        True,
+        True,
+    ]
