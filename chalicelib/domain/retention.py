@@ -1,7 +1,7 @@
 """For how long the whole output of an execution is kept (semantics §2.6: from the action, by default seven days).
 
-S3 forgets by rules of the bucket about tags, which are made at deployment and count days. So a retention is one of a few
-classes, and an action gets the shortest one that is not less than it asks for.
+S3 forgets by rules of the bucket about tags, which are made at deployment and count days. So a retention is one of a
+few classes, and an action gets the shortest one that is not less than it asks for.
 """
 
 from typing import Final
