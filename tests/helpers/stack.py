@@ -5,6 +5,7 @@ state folder of its own, and stopped with the Ctrl-C that a person would use.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 
 import botocore.session
 
+from helpers import oidc_provider
 from helpers.client import AttuneClient
 from helpers.polling import wait_for
 
@@ -38,6 +40,7 @@ class StackError(Exception):
 class Stack:
     """``url`` of the API, ``aws_url`` of the AWS it runs on; when it is ours, ``pid`` of ``make run`` and the folder
     that ``POST /packs/register`` may read. ``peer_port``: a port of this machine that HTTP actions may call.
+    ``oidc_port``: the port at which it expects its provider of identities (``helpers.oidc_provider``).
     ``state``: the stack's own folder, as far as it is known."""
 
     url: str
@@ -45,6 +48,7 @@ class Stack:
     pid: int | None = None
     packs_dir: Path | None = None
     peer_port: int | None = None
+    oidc_port: int | None = None
     state: Path | None = None
 
     @property
@@ -91,11 +95,13 @@ def running_stack(**settings: str) -> Iterator[Stack]:
     existing = os.environ.get("ATTUNE_API_URL")
     if existing:
         peer_port = os.environ.get("ATTUNE_PEER_PORT")
+        oidc_port = os.environ.get("ATTUNE_OIDC_PORT")
         state_dir = os.environ.get("ATTUNE_STATE_DIR")
         yield Stack(
             existing.rstrip("/"),
             os.environ.get("AWS_ENDPOINT_URL", DEFAULT_AWS_URL),
             peer_port=int(peer_port) if peer_port else None,
+            oidc_port=int(oidc_port) if oidc_port else None,
             state=Path(state_dir) if state_dir else None,
         )
         return
@@ -110,7 +116,7 @@ def running_stack(**settings: str) -> Iterator[Stack]:
 @contextlib.contextmanager
 def own_stack(state: Path, **settings: str) -> Iterator[Stack]:
     """`make run` on free ports with its state in ``state``, which it finds again in a second start."""
-    port, aws_port, peer_port = free_ports(3)
+    port, aws_port, peer_port, oidc_port = free_ports(4)
     packs_dir = state / "packs"
     packs_dir.mkdir(exist_ok=True)
     environment = {
@@ -121,6 +127,15 @@ def own_stack(state: Path, **settings: str) -> Iterator[Stack]:
         "ATTUNE_PACKS_DIR": str(packs_dir),
         "ATTUNE_SELF_REGISTRATION": "on",
         "ATTUNE_HTTP_ALLOWED": f"127.0.0.1:{peer_port}",
+        "ATTUNE_OIDC": json.dumps(
+            {
+                "issuer": f"http://127.0.0.1:{oidc_port}",
+                "client_id": oidc_provider.CLIENT_ID,
+                "roles_claim": "groups",
+                "sign_up": True,
+            }
+        ),
+        "ATTUNE_OIDC_CLIENT_SECRET": oidc_provider.CLIENT_SECRET,
         "ATTUNE_ADMIN_LOGIN": ADMIN_LOGIN,
         "ATTUNE_ADMIN_PASSWORD": ADMIN_PASSWORD,
         **settings,
@@ -141,7 +156,7 @@ def own_stack(state: Path, **settings: str) -> Iterator[Stack]:
         url = wait_for(lambda: _ready_url(process, log_path), timeout=START_TIMEOUT, what="`make run` to be ready")
         assert url is not None
         aws_url = os.environ.get("AWS_ENDPOINT_URL", f"http://127.0.0.1:{aws_port}")
-        yield Stack(url, aws_url, process.pid, packs_dir, peer_port, state)
+        yield Stack(url, aws_url, process.pid, packs_dir, peer_port, oidc_port, state)
     finally:
         _stop(process)
         log_path.unlink(missing_ok=True)
