@@ -73,6 +73,7 @@ class Platform:
         self.calm = False
         self.attempts: set[tuple[str, int, int, int]] = set()  # task, iteration, item, attempt
         self.begun: list[tuple[str, int]] = []  # task, iteration
+        self.through: set[str] = set()  # tasks that have ended well, or were handled
 
     # The life of a run
 
@@ -238,6 +239,8 @@ class Platform:
             self.attempts.add(key)
             if (name, iteration) not in self.begun:
                 self.begun.append((name, iteration))
+                self._check_join(name, state)
+        self.through.update(state.named("completed", "skipped"))
         waited_for = outstanding(state)
         assert waited_for.keys() <= self.rows.keys(), "the run waits for what nobody has stored"
         if state.over:
@@ -252,6 +255,21 @@ class Platform:
         for name, task in state.tasks.items():
             assert sum(each == name for each, _ in self.begun) <= self._limit(name)
             assert (task.status == "running") == bool(task.children) or task.items is not None or state.canceling
+
+    def _check_join(self, name: str, state: State) -> None:
+        """A task with a join begins when so many others are through, unless a loop leads back to it."""
+        task, graph = state.tasks[name], self.run.graph
+        wanted = graph.task(name).join
+        by = task.triggered_by
+        if wanted is None or by is None or graph.is_back(by, name):
+            return
+        gathered = graph.gathered(name)
+        ended = (
+            self.through
+            | set(state.named("completed", "skipped"))
+            | {each for each, known in state.tasks.items() if known.runs > 1}
+        )
+        assert len(gathered & ended) >= (len(gathered) if wanted == "all" else min(wanted, len(gathered))), name
 
     def _limit(self, name: str) -> int:
         return self.run.graph.task(name).max_iterations or self.definition.max_iterations
@@ -270,6 +288,8 @@ class Platform:
         if self.end.status == "completed":
             assert not state.named("failed", "cancelled", "pending")
             assert all(row.status not in OPEN for row in self.rows.values()), "a task is lost"
+            for name, task in state.tasks.items():
+                assert task.called is None or self.run.graph.task(name).join is not None, f"{name} was never begun"
         elif self.end.status == "failed" and not self.meddling:
             assert state.named("failed")
             assert all(row.status not in OPEN for row in self.rows.values()), "a task is lost"
