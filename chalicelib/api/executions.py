@@ -28,6 +28,7 @@ from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Json,
 from chalicelib.domain.variables import VariableError
 from chalicelib.flow import quotas
 from chalicelib.flow.cancel import NotCancellableError, cancel
+from chalicelib.flow.gates import reason_to_wait
 from chalicelib.flow.intake import request_execution
 from chalicelib.store.listing import ExecutionFilter
 from chalicelib.store.listing import Page as Span
@@ -205,7 +206,8 @@ def _found(call: Call, execution_id: int) -> Execution:
 def view_of(call: Call, execution: Execution, *, reveal: bool = False) -> ExecutionResponse:
     """What the caller sees of an execution; of a workflow's, with how far it has come."""
     config = parameters_of(call, execution, reveal=reveal)
-    return ExecutionResponse.of(execution, config=config, workflow=_run_of(call, execution))
+    waiting_for = execution.waiting_for or reason_to_wait(call.services, call.tenant, execution)
+    return ExecutionResponse.of(execution, config=config, workflow=_run_of(call, execution), waiting_for=waiting_for)
 
 
 def _run_of(call: Call, execution: Execution) -> WorkflowRun | None:
