@@ -15,6 +15,7 @@ from helpers.stack import Stack, running_stack
 
 from bench import budgets, firing, report, starts, swarm, throughput
 from bench.pipeline import open_pipeline
+from bench.swarm import Swarm
 from bench.workload import Workload, create_workload
 
 CONCURRENCIES = (1, 8, 32)
@@ -39,7 +40,7 @@ class Results(msgspec.Struct, kw_only=True):
     warm: list[starts.Start] = []
     cold: list[starts.ColdPack] = []
     timers: list[firing.Firing] = []
-    swarm: swarm.Swarm | None = None
+    swarm: Swarm | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
