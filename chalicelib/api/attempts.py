@@ -12,10 +12,12 @@ from chalicelib.api.errors import TooMany
 from chalicelib.api.routing import Call
 from chalicelib.domain.entities import SYSTEM_TENANT
 from chalicelib.security.encryption import SealError
-from chalicelib.security.throttle import Attempt, Throttle, ThrottledError
+from chalicelib.security.throttle import Attempt, Throttle, ThrottledError, network_of
 
 DEVICE: Final = "attune_device"
 DEVICE_LIFE: Final = timedelta(days=180)
+REGISTRATIONS: Final = 50  # from one address, in an hour: each hashes a password
+_HOUR: Final = 3600
 
 
 class Door:
@@ -48,6 +50,13 @@ class Door:
         call.cookies.append(
             cookies.written(call.request, call.services.settings, DEVICE, sealed, seconds=life, below="/auth")
         )
+
+
+def count_registration(call: Call) -> None:
+    """Count an attempt to register from the caller's address. Raises TooMany (429)."""
+    hits = call.services.store.tenant(SYSTEM_TENANT).hits
+    if hits.hit("register", network_of(call.client_ip), _HOUR, now=call.now) > REGISTRATIONS:
+        raise TooMany("Too many registrations; try again later", _HOUR - int(call.now.timestamp()) % _HOUR)
 
 
 def _device_of(call: Call, account: str) -> str | None:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from chalicelib.api import access, cookies
-from chalicelib.api.attempts import Door
+from chalicelib.api.attempts import Door, count_registration
 from chalicelib.api.errors import Forbidden, NotFound, Unauthorized
 from chalicelib.api.holders import refuse_frozen
 from chalicelib.api.routing import OWN_ACCOUNT, PUBLIC, ROUTES, SIGNED_IN, Call
@@ -157,7 +157,12 @@ def login(call: Call) -> Data[TokenResponse]:
 
 
 @ROUTES.post(
-    "/auth/register", needs=PUBLIC, body=RegisterRequest, returns=Data[TokenResponse], tag="auth", errors=(403, 409)
+    "/auth/register",
+    needs=PUBLIC,
+    body=RegisterRequest,
+    returns=Data[TokenResponse],
+    tag="auth",
+    errors=(403, 409, 429),
 )
 def register(call: Call) -> Data[TokenResponse]:
     """Sign up in the default tenant, or in one that is open to it, where the deployment allows it. The new identity has
@@ -168,6 +173,7 @@ def register(call: Call) -> Data[TokenResponse]:
         raise Forbidden("Self-registration is disabled")
     if tenant != call.tenant and not _is_open(call, tenant):
         raise Forbidden("Self-registration is not open in this tenant")  # the same for one that does not exist
+    count_registration(call)
     identity = Identity(
         id=call.services.new_id(),
         ref=refs.login(body.login),

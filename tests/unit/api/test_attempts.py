@@ -85,3 +85,12 @@ def test_frozen_accounts_count_as_guessed_right(api, account):
     identity = api.registry.identities.get("new@example.org")
     api.registry.commit(Put(msgspec.structs.replace(identity, frozen=True)))
     assert {sign_in(api).status for _ in range(2 * TRIES)} == {403}
+
+
+def test_one_address_registers_only_so_many(api, monkeypatch):
+    monkeypatch.setattr("chalicelib.security.passwords.hash_password", lambda password: "no hash")
+    monkeypatch.setattr("chalicelib.api.attempts.REGISTRATIONS", 3)
+    accounts = [{"login": f"user{number}@example.org", "password": PASSWORD} for number in range(4)]
+    answers = [api.anonymous().post("/auth/register", json=account) for account in accounts]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 3600
