@@ -1,7 +1,9 @@
 """Timers from a rule's commit to its execution, against tables that keep their conditions."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,7 +16,10 @@ from chalicelib.domain.schedules import DATETIME, INTERVAL
 from chalicelib.flow import happenings, tick, timers
 from chalicelib.protocol import Firing, TimersDue
 from chalicelib.store.listing import EventFilter, Page
+from chalicelib.store.models import partition
 from chalicelib.store.registry import Conflict, Delete, Put
+from chalicelib.store.rows import DUE_SHARDS
+from chalicelib.store.timers import TIMER
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +30,7 @@ class TimerWorld:
     def __init__(self, world: World) -> None:
         self.world = world
         self.waiting: list[TimersDue] = []
+        self.sends = 0
         world.queues.timers_due = self._take  # type: ignore[attr-defined]
         # Whole seconds make the arithmetic of these tests readable.
         world.clock.now = world.clock.now.replace(microsecond=0)
@@ -32,12 +38,17 @@ class TimerWorld:
 
     def _take(self, messages: Sequence[tuple[TimersDue, int]]) -> None:
         assert all(0 <= delay <= 900 for _, delay in messages)
+        self.sends += 1
         self.waiting += [message for message, _ in messages if message.tenant == self.world.tenant]
 
     def rule(self, ref: str = "p.timer", trigger_ref: str = INTERVAL, **fields: Any) -> Rule:
+        self.commit(Put(self.drawn(ref, trigger_ref, **fields), new=True))
+        return self.stored(ref)
+
+    def drawn(self, ref: str, trigger_ref: str, **fields: Any) -> Rule:
         now = self.world.clock()
         fields = {"trigger": 1, "trigger_params": {"interval": 10}, "owner_identity": self.world.owner.id} | fields
-        rule = Rule(
+        return Rule(
             id=self.world.services.new_id(),
             created=now,
             updated=now,
@@ -49,8 +60,6 @@ class TimerWorld:
             trigger_ref=trigger_ref,
             **fields,
         )
-        self.commit(Put(rule, new=True))
-        return self.stored(ref)
 
     def stored(self, ref: str = "p.timer") -> Rule:
         found = self.world.store.registry.rules.get(ref)
@@ -264,12 +273,49 @@ def test_the_calls_of_a_firing(timing: TimerWorld, calls: list[str]) -> None:
     assert len(timing.events) == 2
 
 
-def test_the_calls_of_an_idle_minute(timing: TimerWorld, calls: list[str]) -> None:
-    timing.rule(trigger_params={"interval": 1, "unit": "days"})
-    timing.tick()
+def multiply(timing: TimerWorld, rule: Rule, times: int) -> None:
+    """So many more timers like that rule's, of rules that are not there: an idle tick asks for none."""
+    key = partition(timing.world.tenant, TIMER, rule.ref)
+    found = clients.dynamodb().get_item(TableName="activity", Key={"pk": {"S": key}, "id": {"N": "0"}})
+    more = [{"PutRequest": {"Item": {**found["Item"], "pk": {"S": f"{key}{number}"}}}} for number in range(times)]
+    for start in range(0, times, 25):
+        clients.dynamodb().batch_write_item(RequestItems={"activity": more[start : start + 25]})
+
+
+def test_the_calls_of_an_idle_minute_with_ten_thousand_timers(timing: TimerWorld, calls: list[str]) -> None:
+    """Issue 4: at most five."""
+    multiply(timing, timing.rule(trigger_params={"interval": 1, "unit": "days"}), 10_000)
+    tick.handle(timing.world.services)
     del calls[:]
     tick.handle(timing.world.services)
     assert calls.count("Query") == len(calls) <= 5
+
+
+def test_five_hundred_timers_of_one_second(
+    timing: TimerWorld, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All fire, once, for a fraction of the calls that a lone one takes."""
+    # Moto copies its tables before each transaction in case it fails. None does, and they are big here.
+    monkeypatch.setattr("moto.dynamodb.models.copy", SimpleNamespace(deepcopy=lambda tables: tables))
+    at = timing.began + timedelta(seconds=400)
+    params = {"fire_at": at.isoformat()}
+    timing.commit(
+        *(Put(timing.drawn(f"p.r{n}", DATETIME, trigger_params=params), new=True) for n in range(500)),
+    )
+    assert timing.waiting == []
+    timing.world.clock.advance(seconds=300)
+    del calls[:]
+    timing.tick()
+    assert timing.sends == 2, "twenty messages of twenty-five, ten in one call"
+    assert Counter(calls) == {"Query": DUE_SHARDS, "UpdateItem": 500}
+    timing.world.clock.advance(seconds=100)
+    del calls[:]
+    timing.deliver(*timing.waiting[:10])
+    timing.deliver(*timing.waiting[10:])
+    assert calls.count("TransactWriteItems") == 20
+    assert len(calls) <= 50
+    assert Counter(event.rule_ref for event in timing.events) == {f"p.r{n}": 1 for n in range(500)}
+    assert len({request.id for request in timing.world.requests}) == 500
 
 
 def test_a_rule_is_never_written_without_its_timer(timing: TimerWorld) -> None:
