@@ -37,6 +37,9 @@ format: $(VENV)/.dev ## rewrite the sources in the house's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+access: $(VENV)/.run ## rewrite docs/access.md, the table of who may do what
+	@$(BIN)/python -m infra.access_table
+
 deploy: $(VENV)/.run ## deploy to AWS (docs/operating.md)
 	@$(BIN)/python -m infra.deploy
 

@@ -96,7 +96,7 @@ def list_executions_by_status(call: Call, status: str) -> Page[ExecutionSummary]
 
 @ROUTES.get(
     "/api/v1/enforcements/{enforcement_id}/executions",
-    needs=grant("executions", "read"),
+    needs=grant("enforcements", "read"),
     returns=Page[ExecutionSummary],
     query=StatusPageQuery,
     tag="executions",

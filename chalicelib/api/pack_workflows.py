@@ -5,7 +5,7 @@ What reads packs is imported where it is used, as in ``chalicelib.api.packs``.
 
 from chalicelib.api.errors import Forbidden
 from chalicelib.api.packs import writable_pack
-from chalicelib.api.routing import ROUTES, SIGNED_IN, Call, grant
+from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.views import Data
 from chalicelib.api.workflow_views import (
     PackWorkflowSyncResponse,
@@ -51,7 +51,7 @@ def sync_pack_workflows(call: Call, ref: str) -> Data[PackWorkflowSyncResponse]:
 
 @ROUTES.post(
     "/api/v1/packs/{ref}/workflows/validate",
-    needs=SIGNED_IN,
+    needs=readable("packs"),
     returns=Data[PackWorkflowValidationResponse],
     tag="workflows",
     errors=(404,),

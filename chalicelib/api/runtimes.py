@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from chalicelib.api.components import visible_pack
 from chalicelib.api.routing import ROUTES, Call, readable
 from chalicelib.api.views import Data, Json, Page, PageQuery, View
 
@@ -58,6 +59,6 @@ def get_runtime(call: Call, ref: str) -> Data[RuntimeResponse]:
 )
 def list_runtimes_of_pack(call: Call, pack_ref: str) -> Page[RuntimeSummary]:
     """The runtimes of one pack."""
-    pack = call.to_read("packs", "Pack", pack_ref, call.registry.packs.find(pack_ref))
+    pack = visible_pack(call, pack_ref)
     rows = [row for row in call.registry.runtimes.visible() if row.pack_ref == pack.ref]
     return Page.slice_of(call.readable("runtimes", rows), call.query.paging, RuntimeSummary.of)
