@@ -164,7 +164,11 @@ async def _deploy(
         *command,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "ATTUNE_PUBLIC_URL": os.environ.get("ATTUNE_PUBLIC_URL") or place.url},
+        env={
+            **os.environ,
+            "ATTUNE_PUBLIC_URL": os.environ.get("ATTUNE_PUBLIC_URL") or place.url,
+            "ATTUNE_SELF_REGISTRATION": os.environ.get("ATTUNE_SELF_REGISTRATION") or "on",
+        },
         start_new_session=True,  # Ctrl-C is for us; we end it
     )
     assert process.stdout  # noqa: S101

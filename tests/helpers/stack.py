@@ -125,7 +125,6 @@ def own_stack(state: Path, **settings: str) -> Iterator[Stack]:
         "ATTUNE_AWS_PORT": str(aws_port),
         "ATTUNE_STATE_DIR": str(state),
         "ATTUNE_PACKS_DIR": str(packs_dir),
-        "ATTUNE_SELF_REGISTRATION": "on",
         "ATTUNE_HTTP_ALLOWED": f"127.0.0.1:{peer_port}",
         "ATTUNE_OIDC": json.dumps(
             {
