@@ -1,4 +1,4 @@
-"""T3.7: complex workflows: tasks in parallel, branches, nested workflows with recovery, data that changes on its way."""
+"""T3.7: complex workflows: parallel tasks, branches, nested workflows with recovery, data that changes on its way."""
 
 import pytest
 from helpers.client import AttuneClient, Json
