@@ -152,9 +152,9 @@ def begin_again(graph: Graph, before: State, tasks: Sequence[str], world: World,
     for name, task in before.tasks.items():
         if name not in anew and task.status in ("completed", "skipped", "failed"):
             state.tasks[name] = msgspec.structs.replace(task, children={}, came=[], called=None, arriving=-1)
-    for name in anew:
+    for name in (task.name for task in graph.definition.tasks if task.name in anew):
         if graph.task(name).join is not None:
-            through = [each for each in sorted(graph.gathered(name)) if each in state.tasks]
+            through = [each for each in sorted(graph.gathered(name) - anew) if each in state.tasks]
             state.tasks[name] = TaskState(came=[each for each in through if state.tasks[each].status != "failed"])
     run = _Run(graph, state, world)
     for name in tasks:

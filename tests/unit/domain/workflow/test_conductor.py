@@ -461,3 +461,18 @@ def test_a_loop_that_nothing_ends_ends_at_its_limit() -> None:
     run = Run(definition_of(*tasks, max_iterations=3)).begin().play()
     assert run.order == ["a", "b"] * 3
     assert run.over.result["error"] == "Workflow failed: 1 task(s) failed: a"
+
+
+def test_a_join_after_a_rerun_waits_for_what_runs_again() -> None:
+    tasks = [
+        {"name": "a", "next": [to("x"), to("y", when="succeeded()")]},
+        {"name": "b", "next": [to("x")]},
+        {"name": "x", "join": "all", "next": [to("y", when="succeeded()")]},
+        {"name": "y", "join": "all"},
+    ]
+    first = Run(definition_of(*tasks)).begin().play(failing("x"))
+    assert first.over.status == "failed"
+    again = Run(definition_of(*tasks)).again(first.state, "a")
+    again.answer(again.id_of("a"))
+    assert again.order == ["a", "x"]
+    assert again.play().order == ["a", "x", "y"]
