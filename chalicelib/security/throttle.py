@@ -1,8 +1,8 @@
 """How often somebody may try a password (docs/decisions/020-login-throttle.md).
 
 Guessing is made slow and nobody is locked out by others: what closes is a door for one account *at one address*. An
-account that is tried from everywhere gets narrower doors, never none, and who signed in from an address or a browser
-before has a door that strangers' attempts do not touch.
+account that is tried from everywhere gets narrower doors, never none, and who signed in from an address or in a browser
+before has a door that attempts elsewhere do not touch.
 
 Times are aware datetimes. The state is counters in the store: four small calls for a successful sign-in.
 """

@@ -279,6 +279,7 @@ def test_every_answer_is_hardened(api):
     for answer in (api.get("/who"), api.get("/nowhere"), api.get("/problem/crash")):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert len(answer.headers["X-Request-Id"]) == 36
 
