@@ -17,6 +17,12 @@ from helpers.stack import Stack
 
 Json = Any
 
+# What EventBridge sends (AWS: "Amazon EventBridge Scheduler").
+_A_MINUTE = json.dumps(
+    {"version": "0", "id": "test", "detail-type": "Scheduled Event", "source": "aws.events", "account": "", "time": "",
+     "region": "us-east-1", "resources": [], "detail": {}}
+).encode()  # fmt: skip
+
 
 class Footprint:
     """Reads the AWS below ``stack``."""
@@ -70,6 +76,11 @@ class Footprint:
     def functions(self) -> list[dict[str, Json]]:
         found: list[dict[str, Json]] = self._clients["lambda"].list_functions()["Functions"]
         return found
+
+    def tick(self) -> None:
+        """Does what a minute's passing does."""
+        (function,) = [each["FunctionName"] for each in self.functions() if each["Handler"] == "app.on_minute"]
+        self._clients["lambda"].invoke(FunctionName=function, Payload=_A_MINUTE)
 
     def log_lines(self) -> Iterator[tuple[str, str]]:
         logs = self._clients["logs"]

@@ -26,7 +26,11 @@ def sign_in(stack: Stack, slug: str, login: str, password: str = PASSWORD) -> At
     client = AttuneClient(stack.url)
     client.tenant = slug
     body = {"tenant": slug, "login": login, "password": password}
-    tokens = client.data("POST", "/auth/login", json=body)
+    try:
+        tokens = client.data("POST", "/auth/login", json=body)
+    except Exception:
+        client.close()
+        raise
     client.token, client.refresh_token = tokens["access_token"], tokens["refresh_token"]
     return client
 
