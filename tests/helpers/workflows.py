@@ -1,6 +1,4 @@
-"""Workflows made by API, their runs, and the tasks of a run."""
-
-from collections import defaultdict
+"""Workflows of a test's pack, their runs, and the tasks of a run."""
 
 from helpers.client import AttuneClient, Json
 from helpers.polling import wait_for_execution_status
@@ -10,11 +8,7 @@ RUN_TIMEOUT = 90  # seconds: on a busy machine a chain of ten tasks takes its ti
 
 def create_workflow(client: AttuneClient, pack_ref: str, name: str, definition: Json, **fields: Json) -> str:
     """A workflow of ``definition``, or of a list of tasks; returns its ref."""
-    if isinstance(definition, list):
-        definition = {"tasks": definition}
-    ref = f"{pack_ref}.{name}"
-    body = {"ref": ref, "pack_ref": pack_ref, "label": name, "version": "1.0.0", "definition": definition, **fields}
-    client.data("POST", "workflows", json=body)
+    ref: str = client.create_workflow(f"{pack_ref}.{name}", definition, **fields)["ref"]
     return ref
 
 
@@ -31,15 +25,13 @@ def run(
     return wait_for_execution_status(client, execution["id"], expected, timeout=timeout)
 
 
-def tasks_of(client: AttuneClient, execution_id: int) -> dict[str, list[dict[str, Json]]]:
-    """The executions that a run has started, in the order of their making, by the name of their task."""
-    found: dict[str, list[dict[str, Json]]] = defaultdict(list)
-    for row in reversed(client.list_executions(parent=execution_id)):
-        found[row["workflow_task"]["task_name"]].append(row)
-    return dict(found)
-
-
 def task_of(client: AttuneClient, execution_id: int, name: str) -> dict[str, Json]:
     """The one execution of a task, with its parameters and result."""
-    (row,) = tasks_of(client, execution_id)[name]
+    (row,) = client.children_of(execution_id)[name]
     return client.get_execution(row["id"])
+
+
+def outputs_of(client: AttuneClient, execution_id: int, name: str) -> list[str]:
+    """What each execution of a task printed, in the order in which they were started."""
+    rows = client.children_of(execution_id)[name]
+    return [(client.get_execution(row["id"])["result"].get("stdout") or "").strip() for row in rows]

@@ -7,7 +7,7 @@ from helpers.meeting import meeting_of
 from helpers.narration import step, summary, title
 from helpers.polling import wait_for_execution_status
 from helpers.stack import Stack
-from helpers.workflows import create_workflow, run, task_of, tasks_of
+from helpers.workflows import create_workflow, run, task_of
 
 pytestmark = [pytest.mark.tier3, pytest.mark.workflow, pytest.mark.orchestration]
 
@@ -37,7 +37,7 @@ def test_parallel_workflow_execution(client: AttuneClient, test_pack: dict[str, 
         execution = run(client, workflow)
 
     step(3, "Looking at its tasks")
-    tasks = tasks_of(client, execution["id"])
+    tasks = client.children_of(execution["id"])
     summary(*(f"{name}: {[row['status'] for row in rows]}" for name, rows in tasks.items()))
     assert {name: len(rows) for name, rows in tasks.items()} == dict.fromkeys([*names, "gather"], 1)
     assert task_of(client, execution["id"], "gather")["result"]["stdout"].strip() == "met met met"
@@ -82,7 +82,7 @@ def test_conditional_workflow_branching(
 
     step(3, "Looking at which branch was taken")
     for execution in executions:
-        tasks = tasks_of(client, execution["id"])
+        tasks = client.children_of(execution["id"])
         print(f"{execution['action_ref']}: {sorted(tasks)}")
         assert set(tasks) - {"decide"} == {taken}
         assert task_of(client, execution["id"], taken)["result"]["stdout"].strip() == f"{taken} {parameters['amount']}"
@@ -119,7 +119,7 @@ def test_nested_workflow_with_error_handling(client: AttuneClient, test_pack: di
     failed = run(client, helpless, expected="failed")
 
     step(3, "Looking at the levels")
-    tasks = tasks_of(client, recovered["id"])
+    tasks = client.children_of(recovered["id"])
     (nested,) = tasks["call"]
     inside = task_of(client, nested["id"], "work")
     summary(f"outer: {recovered['result']}", f"inner: {nested['status']}", f"work: {inside['status']}")

@@ -7,7 +7,7 @@ from helpers.client import AttuneClient, Json
 from helpers.fixtures import WebhookTrigger, create_echo_action, create_failing_action, create_webhook_trigger
 from helpers.narration import step, summary, title
 from helpers.polling import wait_for_event_count, wait_for_execution_count, wait_for_execution_status
-from helpers.workflows import RUN_TIMEOUT, create_workflow, tasks_of
+from helpers.workflows import RUN_TIMEOUT, create_workflow
 
 pytestmark = [pytest.mark.tier3, pytest.mark.webhook, pytest.mark.workflow, pytest.mark.orchestration]
 
@@ -76,7 +76,7 @@ def test_webhook_triggers_workflow_triggers_webhook(client: AttuneClient, test_p
     step(3, "Waiting for the end of the chain")
     end = ended(client, last.action)
     run = ended(client, workflow)
-    (call,) = tasks_of(client, run["id"])["call_b"]
+    (call,) = client.children_of(run["id"])["call_b"]
     answered = client.get_execution(call["id"])["result"]
 
     summary(f"workflow {run['id']} completed", f"B: {end['result']['stdout'].strip()}")
@@ -190,6 +190,6 @@ def test_webhook_chain_error_propagation(client: AttuneClient, test_pack: dict[s
 
     summary(f"failing: {failed['result']['error']}", f"sound: {end['status']}", f"astray: {lost['result']['error']}")
     assert failed["result"] == {"error": "Workflow failed: 1 task(s) failed: work", "succeeded": False}
-    assert set(tasks_of(client, failed["id"])) == {"work"}
+    assert set(client.children_of(failed["id"])) == {"work"}
     assert client.list_events(trigger_ref=level_b.webhook.ref) == []
     assert "call" in lost["result"]["error"]
