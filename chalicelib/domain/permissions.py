@@ -154,13 +154,21 @@ class Access:
     def covers(self, grants: Iterable[Grant]) -> bool:
         """Whether every one of ``grants`` is within its own, so that it may hand them on (``can_delegate``).
 
-        One grant is within another when that one has no constraint, or the same or wider ones.
+        One grant is within another when that one has no constraint, or the same or wider ones. Who may change triggers
+        may have their events reported, and so hands that on as well: by a sensor token, or by events:create, which no
+        default set holds.
         """
         return all(
-            any(_is_within(grant, mine) for mine in self._grants.get((grant.resource, action), ()))
+            any(_is_within(grant, mine) for mine in self._to_hand_on(grant.resource, action))
             for grant in grants
             for action in grant.actions
         )
+
+    def _to_hand_on(self, resource: str, action: str) -> list[Grant]:
+        own = self._grants.get((resource, action), [])
+        if (resource, action) == ("events", "create"):
+            return own + self._grants.get(("triggers", "update"), [])
+        return own
 
     def covers_change(self, before: Iterable[Grant], after: Iterable[Grant]) -> bool:
         """Whether all that ``after`` gives and ``before`` did not is within its own."""

@@ -213,6 +213,49 @@ def test_event_by_sensor_token(client: AttuneClient, test_pack: dict[str, Json])
 
 @pytest.mark.tier3
 @pytest.mark.sensors
+@pytest.mark.rbac
+def test_event_by_an_identity(client: AttuneClient, test_pack: dict[str, Json]) -> None:
+    """People report only with events:create, and only where they have it."""
+    title("T3.6: Events by Somebody With the Right")
+    pack = test_pack["ref"]
+    trigger, other = (client.create_trigger(f"{pack}.{name}", pack)["ref"] for name in ("seen", "heard"))
+    rule = client.create_rule(
+        f"{pack}.each",
+        pack,
+        trigger_ref=trigger,
+        action_ref=create_echo_action(client, pack),
+        action_params={"message": "{{ event.payload.what }}"},
+    )
+    login, password = f"{pack}@example.test", "Correct horse 1 battery!"
+    identity = client.data("POST", "identities", json={"login": login, "password": password})
+    grants = [
+        {"resource": "packs", "actions": ["read"], "constraints": {"pack_refs": [pack]}},
+        {"resource": "events", "actions": ["create"], "constraints": {"refs": [trigger]}},
+    ]
+    allowed = client.data("POST", "permissions/sets", json={"ref": f"{pack}.reporter", "grants": grants})
+    with AttuneClient(client.base_url) as somebody:
+        somebody.login(login, password)
+        report = {"trigger_ref": trigger, "payload": {"what": "a cat"}}
+
+        step(1, "Reporting without the right")
+        assert somebody.request("POST", "events", json=report).status_code == 403
+
+        step(2, "Being given it, and reporting")
+        assigned = {"identity_id": identity["id"], "permission_set_ref": allowed["ref"]}
+        client.data("POST", "permissions/assignments", json=assigned)
+        event = somebody.data("POST", "events", json=report)
+        elsewhere = somebody.request("POST", "events", json={**report, "trigger_ref": other})
+    (execution,) = wait_for_execution_count(client, 1, rule_ref=rule["ref"])
+    summary(f"event {event['id']}", f"execution {execution['id']}", f"another trigger: {elsewhere.status_code}")
+    assert client.get_execution(execution["id"])["result"]["stdout"].strip() == "a cat"
+    assert client.get_event(event["id"]).get("source_ref") is None
+    assert elsewhere.status_code == 403
+    client.call("DELETE", f"identities/{identity['id']}")
+    client.call("DELETE", f"permissions/sets/{allowed['id']}")
+
+
+@pytest.mark.tier3
+@pytest.mark.sensors
 @pytest.mark.validation
 def test_payload_against_schema(client: AttuneClient, test_pack: dict[str, Json]) -> None:
     """A payload that breaks the trigger's ``out_schema`` is refused with every reason, and counted."""

@@ -136,6 +136,10 @@ def test_covers_only_what_it_may_hand_on() -> None:
     assert not access(grant("keys", "read")).covers([grant("keys", "read", owner="any")])
     assert access(grant("keys", "read")).covers([grant("keys", "read", owner_types=["pack"])])
     assert access(grant("keys", "read")).covers([grant("keys", "read", owner="self")])
+    changer = access(grant("triggers", "update", pack_refs=["p"]))
+    assert changer.covers([grant("events", "create", pack_refs=["p"])])
+    assert not changer.covers([grant("events", "create")])
+    assert not changer.allows("events", "create")
 
 
 def test_a_grant_for_other_attributes_is_not_had_at_all() -> None:
