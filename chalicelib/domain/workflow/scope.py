@@ -13,7 +13,7 @@ from chalicelib.domain import templates
 from chalicelib.domain.entities import ExecutionStatus, Json
 from chalicelib.domain.expressions import ExpressionError, Functions, compile_expression
 from chalicelib.domain.templates import Rendered
-from chalicelib.domain.values import Keystore, truthy
+from chalicelib.domain.values import KEYSTORE_REFERENCES, Keystore, truthy
 from chalicelib.domain.workflow.state import Origin, State
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.-]+")
@@ -69,9 +69,9 @@ class Scope:
         }
 
     def render(self, value: Json) -> Json:
-        """``value`` with its templates evaluated; a secret in it is an :class:`ExpressionError`."""
-        names = {"keystore": Keystore(self.read_key)}
-        return templates.render(value, self._names(value) | names, missing="error", functions=self.functions)
+        """``value`` with its templates evaluated; a secret in it is an :class:`ExpressionError`, as what comes of it
+        is stored."""
+        return self._rendered(value, KEYSTORE_REFERENCES)
 
     def render_with_secrets(self, value: Json) -> Rendered:
         """The same for what is given to an action, which may be given secrets."""
@@ -82,10 +82,14 @@ class Scope:
         try:
             expression = compile_expression(condition)
         except ExpressionError:
-            text = self.render(condition)
+            text = self._rendered(condition, Keystore(self.read_key))
             return truthy(text) and not (isinstance(text, str) and text.strip().lower() in _NO_TEXT)
         names = self._names(condition) | {"keystore": Keystore(self.read_key)}
         return truthy(expression.evaluate(names, self.functions))
+
+    def _rendered(self, value: Json, keystore: Keystore) -> Json:
+        names = self._names(value) | {"keystore": keystore}
+        return templates.render(value, names, missing="error", functions=self.functions)
 
     def _names(self, value: Json) -> dict[str, Any]:
         variables = self.state.variables

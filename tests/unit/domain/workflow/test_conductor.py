@@ -476,3 +476,21 @@ def test_a_join_after_a_rerun_waits_for_what_runs_again() -> None:
     again.answer(again.id_of("a"))
     assert again.order == ["a", "x"]
     assert again.play().order == ["a", "x", "y"]
+
+
+def test_a_key_decides_and_is_never_stored() -> None:
+    kept = {"x": "{{ keystore.a.b }}", "y": "Bearer {{ keystore.a.b }}", "z": "fine"}
+    tasks = [
+        {"name": "a", "next": [to("b", when="keystore.a.b == 'hush'", **kept), to("c", when="{{ keystore.a.b }}!")]},
+        {"name": "b"},
+        {"name": "c"},
+    ]
+    run = Run(definition_of(*tasks, output_map={"x": "{{ vars.x }}"}))
+    run.keys["a.b"] = "hush"
+    run.begin().play()
+    assert run.order == ["a", "b", "c"]
+    assert run.state.variables == {"x": None, "y": None, "z": "fine"}
+    assert "hush" not in f"{run.state}{run.notes}{run.over}"
+    run = Run(definition_of({"name": "a"}, output_map={"x": "{{ keystore.a.b }}"}))
+    run.keys["a.b"] = "hush"
+    assert run.begin().play().over.result["error"] == "output_map: /x: a secret cannot be used here"
