@@ -73,3 +73,22 @@ def test_keys_are_rotated_in_place(aws: None) -> None:
 def test_a_stack_that_is_not_there_is_named(aws: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert rotate.main() == 1
     assert "There is no stack 'attune' here" in capsys.readouterr().err
+
+
+def test_a_provider_of_identities_that_cannot_be_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(DeployError, match=r"ATTUNE_OIDC is not what .* says: issuer must begin"):
+        target_from({"ATTUNE_OIDC": '{"issuer": "ftp://x", "client_id": "attune"}'}, slim=False)
+
+
+def test_the_client_secret_is_kept_beside_the_keys(aws: None) -> None:
+    secrets = clients.secretsmanager()
+    secret = secrets.create_secret(Name="with-a-client", SecretString="{}")["ARN"]
+    deploy.write_keys(secret)
+    assert deploy.write_client_secret(secret, "s3cret")
+    assert not deploy.write_client_secret(secret, "s3cret")
+    assert not deploy.write_client_secret(secret, None)
+    rotate.rotate(secret, now=1_000_000)
+    said = json.loads(secrets.get_secret_value(SecretId=secret)["SecretString"])
+    assert said["oidc_client_secret"] == "s3cret"
+    assert deploy.write_client_secret(secret, "")
+    assert json.loads(secrets.get_secret_value(SecretId=secret)["SecretString"])["oidc_client_secret"] is None
