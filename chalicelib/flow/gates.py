@@ -19,18 +19,21 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from chalicelib.domain.entities import SYSTEM_TENANT, Execution
-from chalicelib.domain.executions import CANCELING, RUNNING, begins_at
+from chalicelib.domain.executions import CANCELING, RUNNING, WAITING, begins_at
+from chalicelib.domain.runtimes import NATIVE
 from chalicelib.flow.pace import STARTS
 from chalicelib.flow.rules import request_for, seen_by_sender
 from chalicelib.log import logger
 from chalicelib.protocol import ExecutionRequested
 from chalicelib.services import Services
+from chalicelib.store.activity import Activity
 from chalicelib.store.gates import FREE_FOR, FREE_STARTS, LOOK_EVERY, Known
 
 T = TypeVar("T")
 
 Verdict = Literal["start", "seat", "wait"]
 
+_LOOKS: Final = 5  # pages of open executions that are looked through for some that take a place
 COUNTED: Final = 500  # admitted executions that the tick looks at, and requests again
 
 # What ``waiting_for`` says of an execution.
@@ -42,11 +45,12 @@ HELD_UP: Final = "its turn: the tenant was suspended, and what waited starts by 
 def through(services: Services, message: ExecutionRequested, start: Callable[[ExecutionRequested], T]) -> T | None:
     """``start`` what ``message`` asks for, if it may start now. Otherwise its row waits, and the message is over."""
     tenant, now = message.tenant, services.clock()
-    seen_by_sender(services, tenant, message, now)
+    action = seen_by_sender(services, tenant, message, now).action(message.action_ref)
     services.gates.see(tenant, now)
     if not _is_open(services, tenant):
         return None  # what waits of a suspended tenant is requested again when it is resumed
-    verdict = enter(services, tenant, message.id, seat=message.seat)
+    runs = action is not None and action.workflow_def is None and action.runtime_ref != NATIVE
+    verdict = enter(services, tenant, message.id, seat=message.seat, runs=runs)
     if verdict == "wait":
         return None
     began = start(msgspec.structs.replace(message, seat=verdict == "seat"))
@@ -57,13 +61,16 @@ def through(services: Services, message: ExecutionRequested, start: Callable[[Ex
     return began
 
 
-def enter(services: Services, tenant: str, id_: int, *, seat: bool) -> Verdict:
+def enter(services: Services, tenant: str, id_: int, *, seat: bool, runs: bool = True) -> Verdict:
     """Whether the execution may start now. ``seat``: it may, and gives its seat back when it ends (:func:`ended`);
-    ``wait``: its row stays as it is, and somebody will request it."""
+    ``wait``: its row stays as it is, and somebody will request it. One that ``runs`` on no runner (a workflow, a
+    question) takes no place of another's, so it need not wait for one: its tasks could not get past it."""
     if seat or tenant == SYSTEM_TENANT:
         return "seat" if seat else "start"
     now = services.clock()
     known = services.gates.of(tenant, now, free := _free(services, tenant))
+    if not runs and (known.gate is None or known.gate.reason == TOO_MANY) and _in_pace(services, tenant, now):
+        return "start"
     if known.gate is None:
         if known.left > 0 and now < known.until and _in_pace(services, tenant, now):
             known.left -= 1
@@ -93,18 +100,33 @@ def _look(services: Services, tenant: str, known: Known, id_: int, now: datetime
     known.gate, known.looked = opened.gates.get(), now
     if known.gate is not None:
         return
-    looked = opened.activity.open_ids(0, share + 1)
-    reason = TOO_MANY if len(looked) > share else None
+    rows = _taking_place(opened.activity, share + 1)
+    reason = TOO_MANY if len(rows) > share else None
     if reason is None and not _in_pace(services, tenant, now):
         reason = TOO_FAST
     if reason is not None:
-        rows = opened.activity.read(looked)
         start = min([id_, *(each.id for each in rows if each.status == "requested")])
         # What runs already takes its seats, too; a workflow, or a question, runs on no runner and takes none.
         seats = sum(opened.activity.take_seat(each.id) for each in rows if each.attempt > 0)
         opened.gates.open(start, seats, reason, now)
         pull(services, tenant)
         known.gate = opened.gates.get()
+
+
+def _taking_place(activity: Activity, most: int) -> list[Execution]:
+    """The first executions, up to about ``most``, that run on a runner or may be about to."""
+    found: list[Execution] = []
+    after = 0
+    for _ in range(_LOOKS):
+        ids = activity.open_ids(after, most)
+        if not ids:
+            break
+        # A workflow that runs, or a question that waits for its answer, was never handed to a runner.
+        found += [each for each in activity.read(ids) if each.attempt > 0 or each.status in WAITING]
+        if len(found) >= most or len(ids) < most:
+            break
+        after = ids[-1]
+    return found
 
 
 def _free(services: Services, tenant: str) -> int:
@@ -126,7 +148,7 @@ def share_of(services: Services, tenant: str) -> int:
     if share is None:
         return quota
     alone = services.gates.is_alone(tenant, services.clock())
-    return min(quota, share + share // 2 if alone else max(1, share // 2))
+    return min(quota, share + share // 2 if alone else max(1, share // 4))
 
 
 def ended(services: Services, tenant: str, execution: Execution | None) -> None:

@@ -58,7 +58,8 @@ def choose(messages: Sequence[Message], most: int, now: float) -> list[Message]:
 class Turns:
     """At most ``width`` callers at once, the others wait: next is who has the fewest turns, then who waits longest.
 
-    Where several call, each gets one turn at a time: a machine whose every core works for one of them is slow for all.
+    Where several call, each gets one turn at a time, and whoever has more waiting rests for as long as its turn took:
+    a machine whose every core works for one of them is slow for all.
     """
 
     def __init__(self, width: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,6 +69,7 @@ class Turns:
         self._working: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
         self._seen: OrderedDict[Hashable, float] = OrderedDict()
+        self._rests: set[Hashable] = set()
 
     @contextlib.asynccontextmanager
     async def of(self, caller: Hashable) -> AsyncIterator[None]:
@@ -82,10 +84,21 @@ class Turns:
             if turn.done() and not turn.cancelled():
                 self._end(caller)
             raise
+        began = self._clock()
         try:
             yield
         finally:
+            self._rest(caller, self._clock() - began)
             self._end(caller)
+
+    def _rest(self, caller: Hashable, seconds: float) -> None:
+        if len(self._seen) > 1 and caller in self._waiting:
+            self._rests.add(caller)
+            asyncio.get_running_loop().call_later(seconds, self._rested, caller)
+
+    def _rested(self, caller: Hashable) -> None:
+        self._rests.discard(caller)
+        self._next()
 
     def _note(self, caller: Hashable) -> None:
         now = self._clock()
@@ -103,10 +116,11 @@ class Turns:
 
     def _next(self) -> None:
         most = 1 if len(self._seen) > 1 else self._width
-        while self._busy < self._width and self._waiting:
-            following = min(self._waiting, key=self._working.__getitem__)
-            if self._working[following] >= most:
+        while self._busy < self._width:
+            able = [each for each in self._waiting if each not in self._rests and self._working[each] < most]
+            if not able:
                 return
+            following = min(able, key=self._working.__getitem__)
             turns = self._waiting.pop(following)
             turn = turns.popleft()
             if turns:
