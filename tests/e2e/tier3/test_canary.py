@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from helpers import engine
 from helpers.client import AttuneClient, Json
 from helpers.fixtures import create_python_action, create_webhook_trigger, pack_archive, unique_ref
 from helpers.footprint import Footprint, places_of
@@ -32,6 +33,22 @@ WAYS = {
     "a lot": ("[print(token, i) for i in range(5000)]", "completed"),
 }
 HEAD = "import base64, json, sys, time\ntoken = json.load(sys.stdin)['token']\n"
+SENSOR = """import json, sys
+given = json.load(sys.stdin)
+token, polls = given['keys']['token'], given['state'].get('polls', 0) + 1
+print(token, file=sys.stderr)
+print(json.dumps({'state': {'polls': polls, 'last': token}}))
+print(json.dumps({'event': {'payload': {'token': token}}}))
+if polls == 2:
+    raise RuntimeError(token)
+"""
+SENSOR_FILE = """ref: eye
+label: Eye
+runner_type: python
+entry_point: eye.py
+trigger_types: [seen]
+poll_interval: 1
+"""
 
 
 @dataclass
@@ -46,6 +63,8 @@ class Flight:
     key: str
     executions: list[int] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
+    packs: list[str] = field(default_factory=list)  # besides its own
+    told: list[str] = field(default_factory=list)  # further paths of the API that speak of it
 
     @property
     def canary(self) -> str:
@@ -64,17 +83,16 @@ def flight(client: AttuneClient, stack: Stack) -> Iterator[Flight]:
     client.create_secret(flight.key, flight.canary)
     yield flight
     client.delete_secret(flight.key)
-    client.delete_pack(pack)
+    for ref in (pack, *flight.packs):
+        client.delete_pack(ref)
 
 
 def test_no_trace_of_a_secret(client: AttuneClient, stack: Stack, flight: Flight) -> None:
     """By a key of the request, of the pack, of a rule's template, by a secret parameter and a pack's configuration;
-    through success, failure, traceback, timeout, much output and an HTTP call."""
+    through success, failure, traceback, timeout, much output, and all that :data:`FLIGHTS` names."""
     footprint = Footprint(stack)
-    fly_through_programs(client, flight)
-    fly_over_http(client, flight)
-    fly_by_rule(client, flight)
-    fly_in_a_pack(client, flight)
+    for fly in FLIGHTS:
+        fly(client, flight)
 
     found = places_of(flight.core, footprint.places())
     told = places_of(flight.core, answers(client, flight))
@@ -213,6 +231,83 @@ def fly_in_a_pack(client: AttuneClient, flight: Flight) -> None:
     flight.executions.append(id_)
 
 
+def fly_off_early(client: AttuneClient, flight: Flight) -> None:
+    """Out of a run that is cancelled when the secret has been printed."""
+    code = HEAD + "print('begun', token, flush=True)\nprint(token, file=sys.stderr, flush=True)\ntime.sleep(60)\n"
+    id_ = client.execute(create_python_action(client, flight.pack, "early", code), secrets=[flight.key])["id"]
+    log = f"executions/{id_}/logs/stdout"
+    wait_for(lambda: "begun" in client.request("GET", log).text, timeout=60, what="the action to print")
+    client.cancel_execution(id_)
+    assert wait_for_execution_status(client, id_, "cancelled", timeout=60)["result"]["cancelled"] is True
+    flight.executions.append(id_)
+
+
+def fly_in_bulk(client: AttuneClient, flight: Flight) -> None:
+    """In a result that no queue could hold."""
+    ref = f"{flight.pack}.bulk"
+    code = HEAD + "print(json.dumps({'all': [[token, 'x' * 10_000]] * 150}))\n"
+    client.create_action(ref, flight.pack, entrypoint=code, runtime_ref="core.python", output_format="json")
+    id_ = client.execute(ref, secrets=[flight.key])["id"]
+    result = wait_for_execution_status(client, id_, "succeeded", timeout=60)["result"]
+    assert (len(result["data"]["all"]), result["data"]["all"][-1][0]) == (150, "********")
+    flight.executions.append(id_)
+
+
+def fly_by_sensor(client: AttuneClient, flight: Flight) -> None:
+    """By a key of the sensor's pack, into its log, its state, its events, and out of a poll that fails."""
+    ref = unique_ref("eyes")
+    files = {
+        "pack.yaml": f"ref: {ref}\nlabel: Eyes\nversion: 1.0.0\n",
+        "triggers/seen.yaml": f"ref: {ref}.seen\nlabel: Seen\n",
+        "sensors/eye.yaml": SENSOR_FILE,
+        "sensors/eye.py": SENSOR,
+    }
+    client.upload_pack(pack_archive(files), strict=True)
+    flight.packs.append(ref)
+    client.create_secret(f"{ref}.token", flight.canary, owner_type="pack", owner_pack_ref=ref)
+    rule = client.create_rule(f"{ref}.on", ref, trigger_ref=f"{ref}.seen", action_ref="core.noop")["ref"]
+    sensor = f"sensors/{ref}.eye"
+    wait_for(lambda: client.data("GET", f"{sensor}/status")["failures"] > 0, timeout=60, what="the sensor to fail")
+    rows = wait_for_execution_count(client, 1, trigger_ref=f"{ref}.seen")
+    client.call("POST", f"{sensor}/disable")
+    flight.rules.append(rule)
+    flight.executions += [row["id"] for row in rows]
+    flight.told += [sensor, f"triggers/{ref}.seen"]
+    flight.told += [f"{sensor}/{what}" for what in ("status", "logs/stdout", "logs/stderr")]
+    assert "********" in client.request("GET", f"{sensor}/logs/stderr").text
+
+
+def fly_in_a_container(client: AttuneClient, flight: Flight) -> None:
+    """Through a container that succeeds and one that fails, where there is an engine for them."""
+    if engine.missing_engine() is not None:
+        return
+    for name, last in {"sails": "", "sinks": "raise RuntimeError(token)\n"}.items():
+        ref = f"{flight.pack}.{name}"
+        client.create_action(
+            ref,
+            flight.pack,
+            entrypoint=HEAD + "print(token, file=sys.stderr)\nprint(token)\n" + last,
+            runtime_ref="core.container",
+            container={"image": engine.IMAGE, "interpreter": ["python3", "-c"]},
+        )
+        id_ = client.execute(ref, secrets=[flight.key])["id"]
+        wait_for_execution_status(client, id_, "failed" if last else "succeeded", timeout=90)
+        flight.executions.append(id_)
+
+
+# Whoever gives secrets a new way to go adds a flight, and puts into `Flight` what the API then has to say about it.
+FLIGHTS = (
+    fly_through_programs,
+    fly_over_http,
+    fly_by_rule,
+    fly_in_a_pack,
+    fly_off_early,
+    fly_in_bulk,
+    fly_by_sensor,
+    fly_in_a_container,
+)
+
+
 def answers(client: AttuneClient, flight: Flight) -> Iterator[tuple[str, str]]:
     """All that the API says about what was made and what ran, to an administrator who does not ask to decrypt. The two
     routes that show a secret to who may see it, of the key and of the pack that was configured, are not among it."""
@@ -223,6 +318,7 @@ def answers(client: AttuneClient, flight: Flight) -> Iterator[tuple[str, str]]:
         "executions",
         "enforcements",
         "events",
+        *flight.told,
         *(f"rules/{rule}" for rule in flight.rules),
         *(f"executions/{id_}" for id_ in flight.executions),
         *(f"executions/{id_}/logs/{stream}" for id_ in flight.executions for stream in ("stdout", "stderr")),
