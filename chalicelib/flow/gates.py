@@ -69,6 +69,7 @@ def enter(services: Services, tenant: str, id_: int, *, seat: bool, runs: bool =
         return "seat" if seat else "start"
     now = services.clock()
     known = services.gates.of(tenant, now, free := _free(services, tenant))
+    known.left = min(known.left, free)
     if not runs and (known.gate is None or known.gate.reason == TOO_MANY) and _in_pace(services, tenant, now):
         return "start"
     if known.gate is None:
@@ -130,8 +131,11 @@ def _taking_place(activity: Activity, most: int) -> list[Execution]:
 
 
 def _free(services: Services, tenant: str) -> int:
-    """How many executions of the tenant a process starts before it looks: none where each counts."""
-    return min(FREE_STARTS, services.tenants.quotas(tenant).running_at_once // 4)
+    """How many executions of the tenant a process starts before it looks: none where each counts, few where others are
+    at work and what runs at once is bounded."""
+    free = min(FREE_STARTS, services.tenants.quotas(tenant).running_at_once // 4)
+    share = services.settings.tenant_share
+    return free if share is None or services.gates.is_alone(tenant, services.clock()) else min(free, share)
 
 
 def _in_pace(services: Services, tenant: str, now: datetime) -> bool:
