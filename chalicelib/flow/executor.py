@@ -95,7 +95,7 @@ def _start(services: Services, message: ExecutionRequested) -> Execution | None:
     deadline = lease_until(now, message.timeout)
     if action.runtime_ref == CONTAINER and services.tasks is not None:
         deadline += START_GRACE
-    execution = activity.claim(message.id, token_hash=token_hash(token), deadline=deadline, now=now)
+    execution = activity.claim(message.id, token_hash=token_hash(token), deadline=deadline, now=now, seat=message.seat)
     if execution is None:
         return None  # taken by an earlier delivery of this message, cancelled, or over
     try:
