@@ -1,7 +1,7 @@
 """``make bench``: the benchmarks, printed as tables and written as JSON.
 
-``python -m tests.bench [--only budgets|starts|swarm|throughput|timers] [--output bench.json] [--posts N]``. Uses the
-platform at ``ATTUNE_API_URL`` (and its AWS at ``AWS_ENDPOINT_URL``), or starts one of its own.
+``python -m tests.bench [--only budgets|starts|swarm|throughput|timers|workflows] [--output bench.json] [--posts N]``.
+Uses the platform at ``ATTUNE_API_URL`` (and its AWS at ``AWS_ENDPOINT_URL``), or starts one of its own.
 """
 
 import sys

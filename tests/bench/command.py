@@ -13,13 +13,13 @@ import psutil
 from helpers.client import AttuneClient
 from helpers.stack import Stack, running_stack
 
-from bench import budgets, firing, report, starts, swarm, throughput
+from bench import budgets, firing, report, starts, swarm, throughput, workflows
 from bench.pipeline import open_pipeline
 from bench.swarm import Swarm
 from bench.workload import Workload, create_workload
 
 CONCURRENCIES = (1, 8, 32)
-PARTS = ("budgets", "starts", "swarm", "throughput", "timers")
+PARTS = ("budgets", "starts", "swarm", "throughput", "timers", "workflows")
 
 
 class Machine(msgspec.Struct, kw_only=True):
@@ -41,6 +41,7 @@ class Results(msgspec.Struct, kw_only=True):
     cold: list[starts.ColdPack] = []
     timers: list[firing.Firing] = []
     swarm: Swarm | None = None
+    conducted: list[workflows.Timed] = []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "throughput"):
             results.timed = _time(stack, client, workload, options.posts)
             print(f"\n{report.throughput(results.timed)}\n", flush=True)
+        if options.only in (None, "workflows"):
+            results.conducted = workflows.measure(client, workload.pack)
+            print(f"\n{workflows.report(results.conducted)}\n", flush=True)
         client.delete_pack(workload.pack)
     options.output.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
     print(f"written to {options.output}")
@@ -85,7 +89,9 @@ def _count(stack: Stack, client: AttuneClient, workload: Workload) -> budgets.Co
     with tempfile.TemporaryFile("w+") as log:
         try:
             with open_pipeline(stack, log) as pipeline:
-                return budgets.measure(client, workload, pipeline)
+                counted = budgets.measure(client, workload, pipeline)
+                counted.budgets += workflows.count(client, workload.pack, pipeline)
+                return counted
         except RuntimeError as error:
             raise SystemExit(f"{error}; the functions said:\n{_end_of(log)}") from error
 

@@ -137,6 +137,20 @@ class Pipeline:
         self._consume(costs, CONDUCTOR, finished)
         return costs
 
+    def conduct(self, key: str, payload: Json, batch: int = 10) -> list[Costs]:
+        """Posts ``payload``, whose rule starts a workflow that runs nothing in the execution plane, and follows it to
+        its end: the costs of each batch that the executor takes, in order."""
+        start = Costs()
+        event = {"key": key, "body": json.dumps({"payload": payload})}
+        accepted = self._invoke(start, API, event).messages
+        waiting = list(self._consume(start, RULES, accepted).messages)
+        batches: list[Costs] = []
+        while waiting:
+            taken, waiting = waiting[:batch], waiting[batch:]
+            batches.append(Costs())
+            waiting += self._consume(batches[-1], EXECUTOR, taken).messages
+        return batches
+
     def _consume(self, costs: Costs, function: str, bodies: Sequence[str]) -> Invocation:
         costs.batches += 1
         invocation = self._invoke(costs, function, _sqs_event(bodies))
@@ -183,7 +197,8 @@ def _environments(stack: Stack) -> dict[str, dict[str, str]]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     return {
-        name: {**common, **function.get("Environment", {}).get("Variables", {})}
+        # Without the share that a tenant has of one machine: on AWS there is none.
+        name: {**common, **function.get("Environment", {}).get("Variables", {}), "ATTUNE_TENANT_SHARE": ""}
         for name, function in deployed_functions(stack).items()
     }
 

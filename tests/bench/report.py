@@ -13,7 +13,7 @@ def budgets(counted: Counted) -> str:
         for each in counted.budgets
     ]
     calls = "\n".join(f"  {name}: {', '.join(made)}" for name, made in counted.calls.items())
-    return f"{_table(('budget', 'counted', 'measured', 'limit', ''), rows)}\n\nCalls of the first path:\n{calls}"
+    return f"{table(('budget', 'counted', 'measured', 'limit', ''), rows)}\n\nCalls of the first path:\n{calls}"
 
 
 def throughput(measurements: Sequence[Measurement]) -> str:
@@ -30,7 +30,7 @@ def throughput(measurements: Sequence[Measurement]) -> str:
         )
         for each in measurements
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def starts(warm: Sequence[Start], cold: Sequence[ColdPack]) -> str:
@@ -50,10 +50,10 @@ def starts(warm: Sequence[Start], cold: Sequence[ColdPack]) -> str:
     packs = [
         (each.libraries, f"{each.packed_bytes:,}", f"{each.ready_s:.1f}", f"{each.first_run_ms:.0f}") for each in cold
     ]
-    return f"{_table(head, rows)}\n\n{_table(('libraries, cold', 'bytes', 'ready after s', 'first run ms'), packs)}"
+    return f"{table(head, rows)}\n\n{table(('libraries, cold', 'bytes', 'ready after s', 'first run ms'), packs)}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
