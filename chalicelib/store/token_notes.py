@@ -67,7 +67,10 @@ class TokenNotes:
 
     def _again(self, family: str, generation: int, now: datetime, life: timedelta) -> int:
         row = self._family(family)
-        row.refresh(consistent_read=True)
+        try:
+            row.refresh(consistent_read=True)
+        except self._rows.DoesNotExist:
+            raise RevokedError(family) from None  # a note outlives all tokens that it is about
         if row.number == _REVOKED:
             raise RevokedError(family)
         if row.number == generation + 1 and now - datetime.fromisoformat(row.value or "") <= GRACE:

@@ -119,6 +119,21 @@ def test_refreshing(api):
     assert api.with_token(answer.data["access_token"]).get("/auth/me").status == 200
 
 
+def test_a_refresh_token_is_used_up(api):
+    def refresh(tokens):
+        return api.anonymous().post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+
+    first = register(api).data
+    second = refresh(first).data
+    third = refresh(second)
+    assert third.status == 200
+    again = refresh(first)
+    assert (again.status, again.json["error"]) == (401, "Refresh token invalid")
+    assert refresh(third.data).status == 401
+    assert api.with_token(third.data["access_token"]).get("/auth/me").status == 200  # for the hour it has
+    assert refresh(login(api).data).status == 200
+
+
 def test_only_refresh_tokens_refresh_and_they_open_nothing_else(api):
     tokens = register(api).data
     for token in (tokens["access_token"], "nonsense", ""):
