@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results.timers = firing.measure(client, workload.pack)
             print(f"\n{firing.table(results.timers)}\n", flush=True)
         if options.only == "swarm":  # ten minutes, which nobody wants to wait for every time
-            results.swarm = swarm.measure(stack, client, workload.pack)
-            print(f"\n{swarm.table(results.swarm)}\n", flush=True)
+            results.swarmed = swarm.measure(stack, client, workload.pack)
+            print(f"\n{swarm.table(results.swarmed)}\n", flush=True)
         if options.only in (None, "throughput"):
             results.timed = _time(stack, client, workload, options.posts)
             print(f"\n{report.throughput(results.timed)}\n", flush=True)
