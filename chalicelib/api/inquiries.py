@@ -5,6 +5,7 @@ asked is permission enough.
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
 from chalicelib.api.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable, Unprocessable
@@ -119,7 +120,7 @@ def create_inquiry(call: Call) -> Data[InquiryResponse]:
             execution,
             question,
             asker=call.principal.identity_id,
-            timeout_at=body.timeout_at,
+            timeout_at=_utc(body.timeout_at),
         )
     except QuestionError as error:
         raise Unprocessable(str(error)) from None
@@ -208,6 +209,14 @@ def respond_to_inquiry(call: Call, inquiry_id: int) -> Data[InquiryResponse]:
         lambda: inquiries.respond(call.services, call.tenant, inquiry_id, person, body.response, key=key)
     )
     return Data(InquiryResponse.of(_there(answered, inquiry_id)), "Response submitted successfully")
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """The moment as all others are. Raises Unprocessable where that is before the year 1 or after 9999."""
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise Unprocessable("timeout_at is out of range", details={"path": "timeout_at"}) from None
 
 
 def _refuse_programs(call: Call, inquiry: Inquiry) -> None:

@@ -11,6 +11,7 @@ from chalicelib.domain.entities import Inquiry, InquiryStatus
 from chalicelib.domain.inquiries import MAX_PROMPT, MAX_STEPS, Required, RoleName, Seconds, Step, assignee, shown
 
 MAX_LIMIT = 500  # http-api 1.2
+MAX_OFFSET = 1 << 53  # more than there are ids
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Offset = Annotated[int, msgspec.Meta(ge=0)]
@@ -128,7 +129,8 @@ class InquiryPageQuery(Query, kw_only=True, frozen=True):
     def window(self) -> tuple[int, int]:
         """Offset and limit."""
         limit = min(self.limit or self.page_size, MAX_LIMIT)
-        return (self.page - 1) * limit if self.offset is None else self.offset, limit
+        offset = (self.page - 1) * limit if self.offset is None else self.offset
+        return min(offset, MAX_OFFSET), limit
 
 
 class InquiryQuery(InquiryPageQuery, kw_only=True, frozen=True):

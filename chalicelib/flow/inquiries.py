@@ -337,7 +337,7 @@ def _look(inquiry: Inquiry, now: datetime) -> datetime | None:
     moment = next_look(inquiry)
     if moment is None:
         return None
-    return moment - _EARLY if moment - _EARLY > now else moment + _LATE
+    return moment - _EARLY if moment > now + _EARLY else max(moment, now) + _LATE
 
 
 def _wake(services: Services, tenant: str, inquiry: Inquiry) -> None:

@@ -109,6 +109,7 @@ def test_there_must_be_an_execution(api):
         {"response_schema": ["no"]},
         {"timeout_at": "tomorrow"},
         {"timeout_at": "2030-01-01T00:00:00"},
+        {"timeout_at": "0001-01-01T00:00:00+14:00"},
         {"timeout_seconds": 0},
         {"required": 0},
         {"escalation": [{"after": 5}]},
@@ -150,6 +151,12 @@ def test_lists_are_newest_first_with_limit_and_offset(api):
     assert api.get("/api/v1/inquiries", params={"limit": 9999}).json["pagination"]["page_size"] == 500
     for bad in ({"limit": 0}, {"offset": -1}, {"limit": "x"}, {"status": "open"}, {"execution": "x"}):
         assert api.get("/api/v1/inquiries", params=bad).status == 400
+
+
+def test_pages_beyond_all_numbers_are_empty(api):
+    make(api)
+    for wanted in ({"offset": 2**63 - 1}, {"page": 2**63 - 1}, {"offset": 2**63 - 1, "status": "pending"}):
+        assert ids(api.get("/api/v1/inquiries", params=wanted)) == []
 
 
 def test_lists_are_filtered(api):
@@ -215,6 +222,18 @@ def test_its_time_may_be_up(api):
     answer = respond(api, inquiry)
     assert answer.status == 400
     assert get(api, inquiry).data["status"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+        ("2030-01-01T02:00:00+02:00", "2030-01-01T00:00:00Z"),
+    ],
+)
+def test_any_moment_may_be_the_end(api, given, shown):
+    assert make(api, timeout_at=given)["timeout_at"] == shown
 
 
 def test_two_people_must_agree(api):
