@@ -1,5 +1,7 @@
 """The door before a password, over HTTP."""
 
+import dataclasses
+
 import msgspec
 import pytest
 
@@ -8,6 +10,14 @@ from chalicelib.security.throttle import ADDRESS_FAILURES, KNOWN_TRIES, TRIES
 from chalicelib.store.registry import Put
 
 PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def api(api):
+    """The API at one moment: windows of time do not end during a test."""
+    now = api.services.clock()
+    api.services = dataclasses.replace(api.services, clock=lambda: now)
+    return api
 
 
 @pytest.fixture
