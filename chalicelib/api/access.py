@@ -152,7 +152,7 @@ def _relation(row: Execution, principal: Principal) -> Relation | None:
         return None
     if row.id == own:
         return "self"
-    return "descendant" if row.parent == own else "other"
+    return "descendant" if own in (row.parent, row.root) else "other"
 
 
 def _pack_of(ref: str | None) -> str | None:

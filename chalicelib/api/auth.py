@@ -204,6 +204,8 @@ def refresh_token(call: Call) -> Data[TokenResponse]:
     identity = call.services.store.tenant(principal.tenant).registry.identities.get(principal.login)
     if identity is None or identity.id != principal.identity_id:
         raise Unauthorized("Refresh token invalid")
+    if identity.sessions_since is not None and principal.issued_at < int(identity.sessions_since.timestamp()):
+        raise Unauthorized("Refresh token invalid")
     refuse_frozen(identity)
     tokens = token_pair(call, principal.tenant, identity, lineage=_successor(call, principal))
     if body is None:
@@ -243,7 +245,8 @@ def update_current_user(call: Call) -> Data[CurrentUserResponse]:
     errors=(401, 404, 409, 429),
 )
 def change_password(call: Call) -> Data[ChangePasswordResponse]:
-    """Change one's password. 401: the current one is wrong; 403: the account has none."""
+    """Change one's password, which ends every other session within the hour. 401: the current one is wrong; 403: the
+    account has none."""
     body: ChangePasswordRequest = call.body
     identity = _identity(call)
     if identity.password_hash is None:
@@ -254,9 +257,14 @@ def change_password(call: Call) -> Data[ChangePasswordResponse]:
         raise Unauthorized("Current password is incorrect")
     door.opened()
     changed = msgspec.structs.replace(
-        identity, password_hash=passwords.hash_password(body.new_password), updated=call.now
+        identity,
+        password_hash=passwords.hash_password(body.new_password),
+        sessions_since=call.now,
+        updated=call.now,
     )
     call.registry.commit(Put(changed))
+    if cookies.read(call.request, cookies.REFRESH) is not None:
+        sign_in(call, call.tenant, changed)  # the browser at hand stays signed in
     return Data(ChangePasswordResponse(success=True, message="Password changed successfully"))
 
 

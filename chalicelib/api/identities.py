@@ -95,7 +95,7 @@ def update_identity(call: Call, id: int) -> Data[IdentityResponse]:  # noqa: A00
         _refuse_self(call, identity, "freeze")
     changes = given(body, "display_name", "attributes", "frozen")
     if body.password is not None:
-        changes["password_hash"] = passwords.hash_password(body.password)
+        changes |= {"password_hash": passwords.hash_password(body.password), "sessions_since": call.now}
     if body.password is not None or body.attributes not in (None, identity.attributes):
         require_account(call, identity)
     return Data(_changed(call, identity, **changes), "Identity updated successfully")

@@ -314,6 +314,7 @@ class Identity(Definition, kw_only=True, frozen=True):
     frozen: bool = False
     assignments: list[PermissionAssignment] = []
     roles: list[RoleAssignment] = []
+    sessions_since: datetime | None = None  # refresh tokens from before are void: the password is another one
     external: External | None = None  # for one that signs in at a provider of identities
 
     @property

@@ -47,6 +47,7 @@ class Principal:
     token_type: TokenType
     permission_set_refs: list[str] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    issued_at: int = 0  # seconds since 1970
 
     @property
     def execution_id(self) -> int | None:
@@ -229,6 +230,7 @@ class Tokens:
             token_type=token_type,
             permission_set_refs=metadata.get("permission_set_refs") if token_type == "execution" else None,  # noqa: S105
             metadata=metadata,
+            issued_at=claims["iat"],
         )
 
 

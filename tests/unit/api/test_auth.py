@@ -134,6 +134,24 @@ def test_a_refresh_token_is_used_up(api):
     assert refresh(login(api).data).status == 200
 
 
+def test_a_new_password_ends_the_sessions_of_the_old_one(api):
+    now, earlier = api.services, api.services.clock() - timedelta(seconds=5)
+    api.services = replace(now, clock=lambda: earlier)
+    thief, owner = register(api).data, login(api).data
+    api.services = now
+    change = {"current_password": PASSWORD, "new_password": "another password"}
+    signed_in = api.with_token(owner["access_token"])
+    answer = signed_in.post(
+        "/auth/change-password", json=change, headers={"cookie": f"attune_refresh={owner['refresh_token']}"}
+    )
+    assert answer.status == 200
+    kept = next(each for each in answer.cookies if each.startswith("attune_refresh=")).partition(";")[0]
+    for old in (thief, owner):
+        assert api.anonymous().post("/auth/refresh", json={"refresh_token": old["refresh_token"]}).status == 401
+    body = {"refresh_token": kept.partition("=")[2]}
+    assert api.anonymous().post("/auth/refresh", json=body).status == 200
+
+
 def test_only_refresh_tokens_refresh_and_they_open_nothing_else(api):
     tokens = register(api).data
     for token in (tokens["access_token"], "nonsense", ""):

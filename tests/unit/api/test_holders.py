@@ -83,15 +83,17 @@ def test_the_scope_of_an_execution(api):
         granted = api.with_grants(Grant(resource="executions", actions=["read"], constraints=constraints))
         (sets,) = [each.permission_set_ref for each in granted.identity.assignments]
         running = api.as_execution(sets)
-        child = api.as_execution(parent=running.execution_id)
+        child = api.as_execution(parent=running.execution_id, root=running.execution_id)
+        grandchild = api.as_execution(parent=child.execution_id, root=running.execution_id)
         other = api.as_execution()
         return [
-            running.get(f"/api/v1/executions/{each.execution_id}").status == 200 for each in (running, child, other)
+            running.get(f"/api/v1/executions/{each.execution_id}").status == 200
+            for each in (running, child, grandchild, other)
         ]
 
-    assert may_read("self") == [True, False, False]
-    assert may_read("descendants") == [True, True, False]
-    assert may_read("any") == [True, True, True]
+    assert may_read("self") == [True, False, False, False]
+    assert may_read("descendants") == [True, True, True, False]
+    assert may_read("any") == [True, True, True, True]
 
 
 def test_a_sensors_token_stops_with_whoever_asked_for_it(api):
