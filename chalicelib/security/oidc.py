@@ -21,7 +21,6 @@ from chalicelib.settings import OidcSettings
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LEEWAY: Final = 60.0  # seconds that the provider's clock may be off
 _KEPT: Final = 3600.0  # seconds that the provider's description and keys are good for
-_AGAIN: Final = 30.0  # seconds between two looks for a key that is not there
 
 
 class OidcError(Exception):
@@ -126,8 +125,8 @@ class Provider:
 
     def _key(self, kid: str | None) -> Any:
         now = self._clock()
-        age = now - self._keys_at
-        if age >= _KEPT or (kid not in self._keys and age >= _AGAIN):
+        # Who comes with a key that is not known has had a code accepted by the provider: a look each time is no gift.
+        if now - self._keys_at >= _KEPT or kid not in self._keys:
             self._keys, self._keys_at = self._read_keys(), now
         found = self._keys.get(kid)
         if found is None and kid is None and len(self._keys) == 1:

@@ -25,9 +25,11 @@ CLIENT_ID = "attune"
 CLIENT_SECRET = "the client's s3cret/+"  # characters that have to be encoded
 
 
-@functools.cache  # making keys takes longer than most tests
-def _pair(kid: str) -> "tuple[str, rsa.RSAPrivateKey]":
-    return kid, rsa.generate_private_key(public_exponent=65537, key_size=2048)
+def _new_key() -> "tuple[str, rsa.RSAPrivateKey]":
+    return secrets.token_hex(4), rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+_first_key = functools.cache(_new_key)  # making keys takes longer than most tests
 
 
 @dataclass
@@ -39,14 +41,14 @@ class OidcProvider:
     mistakes: dict[str, Any] = field(default_factory=dict)  # claims to put into the ID token, or "alg", "kid", "error"
     asked: list[dict[str, str]] = field(default_factory=list)
     exchanged: list[dict[str, str]] = field(default_factory=list)
-    key: "tuple[str, rsa.RSAPrivateKey]" = field(default_factory=lambda: _pair("first"))
+    key: "tuple[str, rsa.RSAPrivateKey]" = field(default_factory=_first_key)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     redirect_uri: str | None = None  # the registered one; None: the first that is asked for
     public_client: bool = False
 
     def rotate(self) -> None:
         """Sign with another key from now on, and forget the old one."""
-        self.key = _pair(secrets.token_hex(4))
+        self.key = _new_key()
 
     def authorize(self, query: dict[str, str]) -> str:
         """Where the browser goes."""
