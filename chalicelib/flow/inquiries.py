@@ -34,7 +34,7 @@ from chalicelib.domain.schemas import SchemaError
 from chalicelib.flow import endings
 from chalicelib.flow.wakes import wake_at
 from chalicelib.log import logger
-from chalicelib.protocol import ExecutionRequested, RunFinished
+from chalicelib.protocol import ExecutionRequested, RunFinished, Wake
 from chalicelib.services import Services
 from chalicelib.store.activity import BusyError, Move
 from chalicelib.store.snapshot import Snapshot
@@ -43,6 +43,7 @@ RAISED: Final = "__inquiry"  # what an action's result calls the inquiry that it
 
 _EARLY: Final = timedelta(minutes=5)  # what is due later than that is looked at so long before, to send the wake
 _LATE: Final = timedelta(minutes=1)  # by then a wake that has not come is lost
+_AGAIN: Final = 1  # seconds
 _TRIES: Final = 20  # ids, and answers of other people in the same instant
 
 
@@ -386,11 +387,19 @@ def _end(services: Services, tenant: str, inquiry: Inquiry) -> Move | None:
 
 
 def _told(services: Services, tenant: str, inquiry: Inquiry) -> None:
-    """Tell whoever waits for the execution that has ended with its inquiry."""
-    if inquiry.waits and inquiry.status != "pending":
-        execution = services.store.tenant(tenant).activity.get_execution(inquiry.execution)
-        if execution is not None:
-            endings.ended(services, tenant, [execution])
+    """Tell whoever waits for the execution that has ended with its inquiry. If that fails, what was answered stays
+    answered, and the run that the execution is a part of is woken to look for what it missed."""
+    if not inquiry.waits or inquiry.status == "pending":
+        return
+    execution = services.store.tenant(tenant).activity.get_execution(inquiry.execution)
+    if execution is None:
+        return
+    try:
+        endings.ended(services, tenant, [execution])
+    except Exception:
+        logger.exception("end of an inquiry could not be told", tenant=tenant, execution=execution.id)
+        if execution.parent is not None:
+            services.queues.wake(Wake(tenant=tenant, id=execution.parent), delay=_AGAIN)
 
 
 def _happened(tenant: str, what: str, inquiry: Inquiry) -> None:

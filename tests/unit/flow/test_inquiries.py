@@ -144,6 +144,22 @@ def test_an_answer_repeated_with_its_key_is_the_first(world: World, ask: Action,
     assert told == [execution.id, execution.id]
 
 
+def test_an_answer_stays_though_nobody_could_be_told(
+    world: World, ask: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any) -> None:
+        raise ConnectionError("queue out of reach")
+
+    flow = request_execution(world.services, world.tenant, world.action, parameters={})
+    task = request_execution(world.services, world.tenant, ask, parameters={}, parent=flow.id, root=flow.id)
+    executor.handle(world.services, [world.requests[-1]])
+    monkeypatch.setattr(endings, "ended", busy)
+    answered = respond(world, inquiry_of(world, task))
+    assert answered is not None
+    assert answered.status == "responded"
+    assert world.queues.wakes == [(Wake(tenant=world.tenant, id=flow.id), 1)]
+
+
 def test_its_time_runs_out_to_the_second(world: World, ask: Action, told: list[int]) -> None:
     execution = asking(world, ask, timeout=90)
     assert world.queues.wakes == [(Wake(tenant=world.tenant, id=execution.id), 90)]
