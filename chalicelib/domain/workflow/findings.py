@@ -15,6 +15,7 @@ from chalicelib.domain.entities import Json
 MAX_PROBLEMS: Final = 500  # told of one definition; nobody reads on
 
 _CLOSE: Final = 0.75  # how alike two words must be for one to be a slip of the other
+_COMPARISONS: Final = 50_000  # of words, in search of what was meant; each takes some 10 µs
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -31,6 +32,7 @@ class Findings:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self._comparisons = _COMPARISONS
 
     def problem(self, path: str, message: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
@@ -100,19 +102,20 @@ class Findings:
     def misspelled(self, raw: dict[str, Json], path: str, known: Collection[str]) -> None:
         """Warn of a key that nobody knows and that looks like one that is known; others may be somebody's own."""
         for key in raw:
-            if key not in known and (meant := closest(key, known)):
+            if key not in known and (meant := self.closest(key, known)):
                 self.warning(f"{path}.{key}", f"the key {key!r} is not known and is ignored; did you mean {meant!r}?")
 
+    def closest(self, word: str, words: Collection[str]) -> str | None:
+        """The one of ``words`` that ``word`` is a slip of, if any, and if there has not been too much to look for."""
+        self._comparisons -= len(words)
+        if self._comparisons < 0 or len(word) > 100:
+            return None
+        return next(iter(get_close_matches(word, words, n=1, cutoff=_CLOSE)), None)
 
-def closest(word: str, words: Collection[str]) -> str | None:
-    """The one of ``words`` that ``word`` is a slip of, if any."""
-    return next(iter(get_close_matches(word[:100], words, n=1, cutoff=_CLOSE)), None)
-
-
-def hint(word: str, words: Collection[str]) -> str:
-    """A question to end a message with, or nothing."""
-    meant = closest(word, words)
-    return "" if meant is None else f"; did you mean {meant!r}?"
+    def hint(self, word: str, words: Collection[str]) -> str:
+        """A question to end a message with, or nothing."""
+        meant = self.closest(word, words)
+        return "" if meant is None else f"; did you mean {meant!r}?"
 
 
 def shown(value: Json) -> str:

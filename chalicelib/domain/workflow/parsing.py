@@ -32,7 +32,7 @@ from chalicelib.domain.workflow.drafts import (
     in_sequence,
 )
 from chalicelib.domain.workflow.fields import MAX_LOOPS, MAX_SECONDS, OUTCOMES, Fields, holds_tasks
-from chalicelib.domain.workflow.findings import Findings, Problem, hint, shown
+from chalicelib.domain.workflow.findings import Findings, Problem, shown
 from chalicelib.domain.workflow.graph import Graph
 
 MAX_BYTES: Final = 1 << 20  # of a definition as JSON; workflow-language.md §1
@@ -133,9 +133,13 @@ class _Reader:
             self._findings.problem("$.version", "is missing: say for example version: 1.0.0")
         own = {"vars": self._vars(raw.get("vars")), "output_map": self._output(raw), **self._limits(raw)}
         self._tasks(raw.get("tasks"))
+        if len(self._drafts) > MAX_TASKS:
+            # Not all have been read, so there is no use in looking further.
+            self._findings.problem("$.tasks", f"are more than {MAX_TASKS} tasks; move some to a workflow of their own")
+            return None
         self._settle_waits()
         self._check_links()
-        sources.check(self._fields.sources, self._fields.variables, self._findings)
+        sources.check(self._fields.sources, self._fields.variables, self._exits, self._findings)
         # Of two with one name only the first goes into the graph, which has to be looked at nevertheless.
         drafts = {draft.name: draft for draft in reversed(self._drafts)}
         tasks = [draft.task() for draft in self._drafts if drafts[draft.name] is draft]
@@ -234,6 +238,8 @@ class _Reader:
     def _member(self, entry: _Entry, number: int, prefix: str | None) -> Member | None:
         """One entry: a task, a block, the name of a task that stands elsewhere, or just an action."""
         path, given, raw = entry
+        if len(self._drafts) > MAX_TASKS:
+            return None
         if prefix is not None and isinstance(raw, str):
             if "." not in raw:
                 (target,) = self._fields.names([raw], path) or [""]
@@ -447,11 +453,9 @@ class _Reader:
     def _check_links(self) -> None:
         for path, name in self._fields.links:
             if name not in self._places:
-                self._findings.problem(path, f"there is no task '{name}'{hint(name, self._places)}")
+                self._findings.problem(path, f"there is no task '{name}'{self._findings.hint(name, self._places)}")
 
     def _check_graph(self, definition: Definition, drafts: dict[str, Draft]) -> None:
-        if len(definition.tasks) > MAX_TASKS:
-            self._findings.problem("$.tasks", f"are {len(definition.tasks)} tasks; at most {MAX_TASKS} are possible")
         graph = Graph(definition)
         if sum(len(graph.successors(task.name)) for task in definition.tasks) > MAX_TRANSITIONS:
             self._findings.problem("$.tasks", f"lead to each other more than {MAX_TRANSITIONS} times")

@@ -1,6 +1,7 @@
 """The expressions and templates of a definition, checked before anything runs: do they compile, and can what they name
 be there at all (``workflow-language.md`` §5-6)."""
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Final, Literal, NamedTuple
 
@@ -8,13 +9,16 @@ from chalicelib.domain.entities import Json
 from chalicelib.domain.expressions import Expression, ExpressionError, compile_expression
 from chalicelib.domain.functions import FUNCTIONS
 from chalicelib.domain.templates import compile_template, is_template
-from chalicelib.domain.workflow.findings import Findings, hint
+from chalicelib.domain.workflow.findings import Findings
 
 ROOTS: Final = frozenset(
     {"parameters", "workflow", "vars", "variables", "task", "tasks", "config", "pack", "keystore", "system"}
 )
 ITEM_ROOTS: Final = frozenset({"item", "index", "batch"})  # inside a with_items
 WORKFLOW_FUNCTIONS: Final = frozenset({"result", "succeeded", "failed", "timed_out"})
+
+_EXPRESSION: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_TASK: Final = re.compile(r"(?<![\w.'\"])tasks?\.(\w[\w-]*)")
 
 
 class Source(NamedTuple):
@@ -26,16 +30,19 @@ class Source(NamedTuple):
     of_item: bool = False
 
 
-def check(sources: Collection[Source], variables: Collection[str], findings: Findings) -> None:
+def check(sources: Collection[Source], variables: Collection[str], tasks: Collection[str], findings: Findings) -> None:
     """Tell what is wrong with ``sources``, where ``variables`` are what the workflow sets at any time."""
     known = ROOTS | set(variables)
     for source in sources:
         names = known | ITEM_ROOTS if source.of_item else known
         if source.kind == "condition":
             _check_condition(source, names, findings)
+            _check_tasks(source.path, source.value, tasks, findings)
         else:
             for path, text in _templates_in(source.path, source.value):
                 _check_template(path, text, names, findings)
+                for expression in _EXPRESSION.findall(text):
+                    _check_tasks(path, expression, tasks, findings)
 
 
 def expression_of(text: str) -> Expression | None:
@@ -82,11 +89,18 @@ def _check_names(
         else:
             findings.problem(
                 path,
-                f"there is no '{name}' to read{hint(name, known)}"
+                f"there is no '{name}' to read{findings.hint(name, known)}"
                 f" (a parameter is parameters.{name}, a task's result task.{name})",
             )
     for name in sorted(set(called) - WORKFLOW_FUNCTIONS):
-        findings.problem(path, f"there is no function '{name}'{hint(name, {*WORKFLOW_FUNCTIONS, *FUNCTIONS})}")
+        findings.problem(path, f"there is no function '{name}'{findings.hint(name, {*WORKFLOW_FUNCTIONS, *FUNCTIONS})}")
+
+
+def _check_tasks(path: str, expression: str, tasks: Collection[str], findings: Findings) -> None:
+    """A task that is not there has no result; but whether this is looked at depends on the run, so it is a warning."""
+    for name in _TASK.findall(expression):
+        if name not in tasks and name.partition("-")[0] not in tasks:
+            findings.warning(path, f"there is no task '{name}' whose result could be read{findings.hint(name, tasks)}")
 
 
 def _templates_in(path: str, value: Json) -> Iterator[tuple[str, str]]:

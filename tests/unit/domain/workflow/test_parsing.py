@@ -569,6 +569,8 @@ def test_a_file_needs_a_version() -> None:
         ("[{name: a, action: my.act, join: all}]", "[0].join", "no effect"),
         ("[{name: a, action: my.act, publish: [{config: 1}]}]", "[0].publish", "vars.config"),
         (f"[{{name: a, if: failed(), then: {B}}}]", "[0].if", "on_failure"),
+        ("[{name: one, action: my.act, when: task.ones.x == 1}]", "[0].when", "'one'"),
+        ("[{name: a, action: my.act, input: {x: 'task.c {{ task.a.x + tasks.b.y }}'}}]", "[0].input.x", "task 'b'"),
     ],
 )
 def test_what_is_doubtful_is_told_and_taken(tasks: str, path: str, said: str) -> None:
@@ -617,6 +619,20 @@ def test_what_is_too_large_is_refused_at_once() -> None:
     assert parse({"tasks": tasks[:1000]}).problems == []
     dense = [{**task, "next": [{"do": [each["name"] for each in tasks[:150]]}]} for task in tasks[:150]]
     assert [each.path for each in parse({"tasks": dense}).problems] == ["$.tasks"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [{}] * 100_000,
+        [{"name": f"t{number}", "action": "act", "next": f"tt{number}"} for number in range(10_000)],
+        [{"name": "a", "action": "my.act", **{f"actio{number}": 1 for number in range(30_000)}}],
+        [{"name": "a", "action": "my.act", "next": [f"x{number}" for number in range(50_000)]}],
+    ],
+)
+def test_what_is_wrong_many_times_is_told_some_times_and_soon(given: Json) -> None:
+    parsed = parse({"tasks": given})
+    assert 100 <= len(parsed.problems) + len(parsed.warnings) <= 501
 
 
 def test_blocks_nest_only_so_deep() -> None:
