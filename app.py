@@ -3,7 +3,11 @@
 Nothing is decided here. Each handler parses, calls one function, and answers.
 """
 
+import gc
 from typing import Any
+
+# Nothing that a cold start makes becomes garbage: looking for some, again and again, takes a sixth of its time.
+gc.disable()
 
 import msgspec
 from chalice import Chalice
@@ -24,6 +28,8 @@ from chalicelib.services import services
 
 app = Chalice(app_name="attune")
 adapter.register(app)
+gc.freeze()
+gc.enable()
 
 _BATCH = 10
 
