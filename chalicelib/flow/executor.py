@@ -152,6 +152,7 @@ def _run(
     libraries: Pack | None,
 ) -> Run:
     revealed = reveal(services, snapshot, tenant, execution, action)
+    blobs = services.store.tenant(tenant).blobs
     run = Run(
         tenant=tenant,
         execution=execution.id,
@@ -169,8 +170,8 @@ def _run(
         timeout=execution.timeout or DEFAULT_TIMEOUT,
         pack=archive_of(services, snapshot, action),
         libraries=libraries,
-        logs=None if action.runtime_ref == HTTP else upload_form(services.store.tenant(tenant).blobs, execution, action),
-        stop_url=stop_url(services.store.tenant(tenant).blobs, execution),
+        logs=None if action.runtime_ref == HTTP else upload_form(blobs, execution, action),
+        stop_url=stop_url(blobs, execution),
         artifacts=None if action.runtime_ref in (HTTP, CONTAINER) else artifacts.shared(services, tenant, execution),
     )
     return containers.contained(run, action) if run.runner == "container" else run
