@@ -156,16 +156,14 @@ def test_everybody_gets_their_turn_and_never_too_many_at_once(world: World, coun
 
 @settings(max_examples=200, deadline=None)
 @given(worlds, st.integers(1, 7), st.data())
-def test_whoever_dies_anywhere_leaves_no_slot_behind(world: World, count: int, choices: st.DataObject) -> None:
+def test_whoever_dies_anywhere_is_made_up_for(world: World, count: int, choices: st.DataObject) -> None:
+    """Their message is delivered again, and that is enough: no time passes, nothing is swept."""
     for id_ in range(count):
         world.request(id_)
-    world.run(choices, 120, crashes=True)
+    world.run(choices, 80, crashes=True)
     world.settle()
-    for _ in range(count + 1):
-        world.sweep()
-        world.settle()
     assert world.with_status("ended") == list(range(count))
-    assert not world.queue
+    assert (world.holders, world.queue) == ({}, set())
 
 
 @settings(max_examples=100, deadline=None)
@@ -204,17 +202,55 @@ def test_those_who_wait_go_in_the_order_of_their_ids(world: World, waiting: int,
 
 def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
     world = World(Concurrency(threshold=1))
-    world.request(1)
-    world.advance_all()
-    world.request(2)
-    world.advance_all()
+    for id_ in (1, 2):
+        world.request(id_)
+        world.advance_all()
     world.end(1)
-    world.request(3)
-    world.messages.reverse()  # the newcomer comes by before anybody says that a slot is free
-    world.advance_all()
+    leaver = world.deliver(0)
+    while world.holders:
+        world.advance(leaver)
+    world.request(3)  # who finds a free slot, and somebody who waits for it
+    world.hasten(world.deliver(0), 100)
     assert world.admitted == [1, 2]
     world.settle()
     assert world.admitted == [1, 2, 3]
+
+
+def test_nor_those_who_are_too_many_to_be_looked_at_together() -> None:
+    world = World(Concurrency(threshold=admission.BATCH + 1))
+    for id_ in range(admission.BATCH + 1):
+        world.status[id_] = "requested"
+        world.queue.add(id_)
+    world.request(1000)
+    world.hasten(world.deliver(0), 3)
+    assert len(world.holders) == admission.BATCH
+    assert 1000 not in world.holders
+
+
+def test_whoever_comes_while_a_lapsed_slot_is_freed_is_not_forgotten() -> None:
+    """Two clocks: to one the slot is still leased while the other finds out that its owner has ended."""
+    world = World(Concurrency(threshold=1))
+    world.status[1] = "ended"
+    world.holders[1] = NOW + LEASE
+    world.now = NOW + 2 * LEASE
+    looking = Process(("", 0), admission.settle(world.policy, world.now))
+    world.processes.append(looking)
+    world.hasten(looking, 3)  # up to the queue, in which nobody is
+    world.now = NOW
+    world.request(2)
+    world.hasten(world.deliver(0), 100)
+    assert world.queue == {2}
+    world.settle()
+    assert world.status[2] == "ended"
+
+
+def test_a_slot_in_use_is_leased_anew_when_somebody_has_looked() -> None:
+    world = World(Concurrency(threshold=1))
+    for id_ in (1, 2):
+        world.request(id_)
+        world.advance_all()
+        world.now += 2 * LEASE
+    assert world.holders == {1: NOW + 3 * LEASE}
 
 
 def test_more_than_one_batch_waits() -> None:
