@@ -295,6 +295,57 @@ def fly_in_a_container(client: AttuneClient, flight: Flight) -> None:
         flight.executions.append(id_)
 
 
+def fly_through_a_workflow(client: AttuneClient, flight: Flight) -> None:
+    """As a secret parameter of a nested run and by the keystore, into variables, items, a retry and the result."""
+    schema = {"token": {"type": "string", "secret": True}, "n": {"type": "integer"}}
+    tell = create_python_action(client, flight.pack, "tell", HEAD + "print(token)", schema)
+    fail = create_python_action(client, flight.pack, "fail", HEAD + "raise RuntimeError(token)", schema)
+    given = {"token": "{{ parameters.token }}"}
+    inner = client.create_workflow(
+        f"{flight.pack}.inner",
+        {
+            "tasks": [
+                {
+                    "name": "tell",
+                    "action": tell,
+                    "input": given,
+                    "next": [{"publish": [{"said": "{{ result().stdout }}"}], "do": ["each", "fail"]}],
+                },
+                {
+                    "name": "each",
+                    "action": tell,
+                    "with_items": [1, 2],
+                    "input": {"token": f"{{{{ keystore.{flight.key} }}}}", "n": "{{ item }}"},
+                },
+                {
+                    "name": "fail",
+                    "action": fail,
+                    "input": given,
+                    "retry": {"count": 1},
+                    "next": [{"when": "{{ failed() }}", "publish": [{"why": "{{ result().error }}"}], "do": "end"}],
+                },
+                {"name": "end", "action": "core.noop"},
+            ],
+            "output_map": {"said": "{{ said }}", "why": "{{ why }}"},
+        },
+        param_schema=schema,
+    )["ref"]
+    outer_tasks = [{"name": "in", "action": inner, "input": given}]
+    outer = client.create_workflow(
+        f"{flight.pack}.outer",
+        {"tasks": outer_tasks, "output_map": {"inner": "{{ task.in }}"}},
+        param_schema=schema,
+    )["ref"]
+    run = client.execute(outer, {"token": flight.canary})["id"]
+    ended = wait_for_execution_status(client, run, "completed", timeout=90)
+    assert ended["result"]["inner"]["said"].strip() == "********"
+    nested = client.children_of(run)["in"][0]["id"]
+    tasks = client.children_of(nested)
+    assert {name: len(runs) for name, runs in tasks.items()} == {"tell": 1, "each": 2, "fail": 2, "end": 1}
+    flight.executions += [run, nested, *(each["id"] for runs in tasks.values() for each in runs)]
+    flight.told += [f"executions/{run}/history", f"executions/{nested}/history", f"workflows/{inner}"]
+
+
 # Whoever gives secrets a new way to go adds a flight, and puts into `Flight` what the API then has to say about it.
 FLIGHTS = (
     fly_through_programs,
@@ -305,6 +356,7 @@ FLIGHTS = (
     fly_in_bulk,
     fly_by_sensor,
     fly_in_a_container,
+    fly_through_a_workflow,
 )
 
 
