@@ -9,10 +9,12 @@ from typing import Annotated, Final
 import msgspec
 
 from chalicelib.api.components import require_delegable
+from chalicelib.api.delegation import require_grants
 from chalicelib.api.errors import BadRequest, Conflict, Unprocessable
 from chalicelib.api.routing import ROUTES, Call, Form, grant, readable
 from chalicelib.api.views import Data, View
 from chalicelib.domain.entities import Action
+from chalicelib.flow.permission_sets import lent_by_rules
 from chalicelib.store.registry import Put
 
 # What runs a program, so that its code can be in files.
@@ -127,6 +129,7 @@ def _changeable(call: Call, ref: str) -> Action:
     if action.runtime_ref not in _PROGRAMS:
         raise Conflict(f"Action '{ref}' runs no program: its runtime is {action.runtime_ref}")
     require_delegable(call, action.default_execution_permission_set_refs)
+    require_grants(call, lent_by_rules(call.registry, {action.ref}), f"A rule that runs '{action.ref}'")
     return action
 
 

@@ -15,6 +15,7 @@ from chalicelib.api.action_views import (
     UpdateActionRequest,
 )
 from chalicelib.api.components import containing, is_hidden, pack_for_new, require_delegable, visible_pack
+from chalicelib.api.delegation import require_grants
 from chalicelib.api.errors import NotFound, Unprocessable, ValidationFailed
 from chalicelib.api.routing import ROUTES, Call, grant, readable
 from chalicelib.api.views import Data, Page, Success, given, patched
@@ -26,6 +27,7 @@ from chalicelib.domain.parameters import check_schema
 from chalicelib.domain.runtimes import CONTAINER, SHELL
 from chalicelib.domain.workflow import companion
 from chalicelib.flow import admission
+from chalicelib.flow.permission_sets import lent_by_rules
 from chalicelib.store.registry import Delete, Put
 
 DEFAULT_RUNTIME: Final = SHELL  # as in a pack's action.yaml (semantics §2.9)
@@ -239,6 +241,7 @@ def _check(call: Call, action: Action) -> None:
     if action.runtime_ref == CONTAINER and action.container is None:
         raise Unprocessable('an action of core.container names its image: "container": {"image": ...}')
     require_delegable(call, action.default_execution_permission_set_refs)
+    require_grants(call, lent_by_rules(call.registry, {action.ref}), f"A rule that runs '{action.ref}'")
 
 
 def _runtime(call: Call, body: CreateActionRequest | UpdateActionRequest) -> Runtime | None:

@@ -36,7 +36,7 @@ from chalicelib.domain.packs import PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
 from chalicelib.domain.workflow.parsing import actions_of, parse, permission_sets_of
 from chalicelib.flow import admission, configuration, environments, quotas, sensors, timers
-from chalicelib.flow.permission_sets import taken_away
+from chalicelib.flow.permission_sets import lent_by_rules, taken_away
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
 
@@ -142,6 +142,7 @@ def install(
         raise StrictError(warnings)
     if access is not None:
         _check_sets(registry, outcome.installed, access)
+        _check_rules(registry, outcome.written, access)
         check_delegation(registry, outcome.installed, access)
     if existing is None or existing.content != pack.content:
         quotas.admit_bytes(services, tenant, len(archive))
@@ -258,6 +259,13 @@ def _check_sets(registry: Registry, installed: Iterable[Owned], access: Access) 
             before = registry.permission_sets.get(entity.ref)
             if not access.covers_change(before.grants if before else [], entity.grants):
                 raise DelegationError(f"permission set '{entity.ref}' holds permissions that you do not have")
+
+
+def _check_rules(registry: Registry, written: Iterable[Definition], access: Access) -> None:
+    """Nobody changes what runs with permissions that they do not have."""
+    actions = {entity.ref for entity in written if isinstance(entity, Action)}
+    if actions and not access.covers(lent_by_rules(registry, actions)):
+        raise DelegationError("a rule runs actions of this pack with permissions that you do not have")
 
 
 def check_delegation(registry: Registry, installed: Iterable[Owned], access: Access) -> None:

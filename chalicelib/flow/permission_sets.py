@@ -1,12 +1,25 @@
-"""Permission sets that come to an end."""
+"""Permission sets: what they lend to actions, and what becomes of them when they end."""
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
 import msgspec
 
-from chalicelib.domain.entities import PermissionAssignment
+from chalicelib.domain.entities import Grant, PermissionAssignment
 from chalicelib.store.registry import Delete, Put, Registry
+
+
+def lent_by_rules(registry: Registry, action_refs: Collection[str]) -> list[Grant]:
+    """What rules let these actions run with beyond the actions' own permission sets: whoever says what such an action
+    does may do all of it."""
+    refs = {
+        ref
+        for rule in registry.rules.list()
+        if rule.action_ref in action_refs
+        for ref in rule.permission_set_refs or ()
+    }
+    found = map(registry.permission_sets.find, sorted(refs))
+    return [grant for permission_set in found if permission_set is not None for grant in permission_set.grants]
 
 
 def taken_away(registry: Registry, refs: Collection[str], now: datetime) -> Iterator[Put | Delete]:

@@ -1,5 +1,7 @@
 """Permission sets: those that packs bring along, and those that a tenant makes."""
 
+from pathlib import Path
+
 import pytest
 
 from chalicelib.domain.entities import Grant
@@ -7,6 +9,7 @@ from chalicelib.flow import packs
 from chalicelib.flow.packs import DelegationError
 
 SETS = "/api/v1/permissions/sets"
+CORE = Path(__file__).resolve().parents[3] / "packs" / "core"
 READ = [{"resource": "packs", "actions": ["read"]}]
 DELETE = [{"resource": "packs", "actions": ["delete"]}]
 
@@ -156,6 +159,26 @@ def test_a_pack_brings_no_more_than_its_installer_has(api):
         install(editor, archive(boss=of("boss", "identities", "create")))
     install(api, archive(boss=of("boss", "identities", "create")))
     install(editor, archive(boss=of("boss", "identities", "create")))
+
+
+def test_nobody_says_what_runs_with_more_than_they_have(api):
+    """An action that somebody's rule runs as an administrator is not an editor's to rewrite, nor to make."""
+    editor = api.as_role("core.editor")
+    install(api, {"pack.yaml": b"ref: acme\nname: Acme\nversion: 1.0.0\n"})
+    packs.install(
+        api.services, "system", packs.read_directory(CORE), visibility="standard", force=True
+    )  # for its runtimes
+    action = {"ref": "acme.do", "pack_ref": "acme", "label": "Do", "entrypoint": "echo", "runtime_ref": "core.shell"}
+    assert editor.post("/api/v1/actions", json=action).status == 201
+    assert editor.put("/api/v1/actions/acme.do", json={"entrypoint": "echo 1"}).status == 200
+    api.post("/api/v1/triggers", json={"ref": "acme.t", "pack_ref": "acme", "label": "T"})
+    rule = {"ref": "acme.r", "pack_ref": "acme", "label": "R", "trigger_ref": "acme.t", "action_ref": "acme.do"}
+    assert api.post("/api/v1/rules", json={**rule, "permission_set_refs": ["core.admin"]}).status == 201
+    assert editor.put("/api/v1/actions/acme.do", json={"entrypoint": "curl evil"}).status == 403
+    assert editor.put("/api/v1/actions/acme.do", json={"label": "Done"}).status == 200
+    api.delete("/api/v1/actions/acme.do")
+    assert editor.post("/api/v1/actions", json=action).status == 403
+    assert api.post("/api/v1/actions", json=action).status == 201
 
 
 def test_the_sets_of_a_hidden_pack_are_hidden(api):
