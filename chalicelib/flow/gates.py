@@ -144,15 +144,13 @@ def _in_pace(services: Services, tenant: str, now: datetime) -> bool:
 
 
 def share_of(services: Services, tenant: str) -> int:
-    """How many executions of the tenant may run at once. Where what runs at once is bounded, a tenant that is alone
-    leaves some room for whoever comes, and one that is not leaves most of it: others shall find a machine that is not
-    busy with one tenant only."""
+    """How many executions of the tenant may run at once. Where what runs at once is bounded, these are few while others
+    are at work, who shall find a machine that is not busy with one tenant only."""
     quota = services.tenants.quotas(tenant).running_at_once
     share = services.settings.tenant_share
-    if share is None:
+    if share is None or services.gates.is_alone(tenant, services.clock()):
         return quota
-    alone = services.gates.is_alone(tenant, services.clock())
-    return min(quota, share + share // 2 if alone else max(1, share // 4))
+    return min(quota, max(1, share // 4))
 
 
 def ended(services: Services, tenant: str, execution: Execution | None) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from infra.local.fairness import fair
+from infra.local.fairness import Places, fair
 from infra.local.fence import Fence
 from infra.local.keys import AccessKey, Keys
 
@@ -70,7 +70,7 @@ class Emulator:
     def __init__(self, application: Application, keys: Keys, runners: int, logs: Path) -> None:
         self.application: Application = Fence(application, keys)
         self._logs = logs.open("w", buffering=1)
-        self._turns: dict[str, threading.BoundedSemaphore] = {}
+        self._turns: dict[str, Places] = {}
         self._turns_lock = threading.Lock()
         self._runners = runners
         self._let_asynchronous_invocations_wait()
@@ -101,15 +101,15 @@ class Emulator:
         def execute_in_turn(function: dict[str, Any], event: Any) -> Any:
             if not _ASYNCHRONOUS.get():
                 return execute(function, event)
-            turn = self._turn(function)
-            if not turn.acquire(timeout=_event_age(function)):
+            places, tenant = self._places(function), _tenant_of(event)
+            if not places.take(tenant, timeout=_event_age(function)):
                 return lambda_svc._throttle_response("EventAgeExceeded", "Rate Exceeded: the event waited too long")
             _ASYNCHRONOUS.set(False)  # the emulator may call itself again for the same invocation
             try:
                 return execute(function, event)
             finally:
                 _ASYNCHRONOUS.set(True)
-                turn.release()
+                places.give_back(tenant)
 
         def invoke_in_turn(function: dict[str, Any], event: Any) -> None:
             token = _ASYNCHRONOUS.set(True)
@@ -121,10 +121,11 @@ class Emulator:
         lambda_svc._execute_function = execute_in_turn
         lambda_svc.invoke_async_with_retry = invoke_in_turn
 
-    def _turn(self, function: dict[str, Any]) -> threading.BoundedSemaphore:
+    def _places(self, function: dict[str, Any]) -> Places:
+        """A quarter of them is there for other tenants than the busiest."""
         name = (function.get("config") or function).get("FunctionName", "")
         with self._turns_lock:
-            return self._turns.setdefault(name, threading.BoundedSemaphore(self._runners))
+            return self._turns.setdefault(name, Places(self._runners, most=max(1, self._runners - self._runners // 4)))
 
     def _keep_signals_from_functions(self) -> None:
         """Gives functions a session of their own: Ctrl-C in the terminal is for the stack, which ends them in order."""
@@ -305,6 +306,12 @@ def _until_a_message_shows() -> float:
     queues = list(sqs._queues._data.values())
     shows = (message.get("visible_at", 0) for queue in queues for message in list(queue["messages"]))
     return min((at - now for at in shows if at > now), default=math.inf)
+
+
+def _tenant_of(event: Any) -> str | None:
+    """Whose work the runner is invoked for (``chalicelib.protocol``)."""
+    work = event.get("run", event) if isinstance(event, dict) else {}
+    return work.get("tenant") if isinstance(work, dict) else None
 
 
 def _event_age(function: dict[str, Any]) -> float:

@@ -8,6 +8,7 @@ others are delivered first. Nothing is held back: who is alone gets everything.
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
@@ -129,3 +130,44 @@ class Turns:
                 self._busy += 1
                 self._working[following] += 1
                 turn.set_result(None)
+
+
+class Places:
+    """At most ``width`` threads at once, of one caller at most ``most``: next is who has the fewest places, then who
+    waits longest. So nobody fills all places with work that takes its time."""
+
+    def __init__(self, width: int, most: int) -> None:
+        self._free = width
+        self._most = most
+        self._working: Counter[Hashable] = Counter()
+        self._waiting: dict[Hashable, int] = {}
+        self._changed = threading.Condition()
+
+    def take(self, caller: Hashable, timeout: float) -> bool:
+        """A place, or False when there was none within ``timeout`` seconds."""
+        with self._changed:
+            self._waiting[caller] = self._waiting.get(caller, 0) + 1
+            came = self._changed.wait_for(lambda: self._is_next(caller), timeout)
+            left = self._waiting.pop(caller) - 1
+            if left:
+                self._waiting[caller] = left  # behind the others
+            if came:
+                self._free -= 1
+                self._working[caller] += 1
+            self._changed.notify_all()
+            return came
+
+    def waiting(self) -> int:
+        """How many threads wait."""
+        with self._changed:
+            return sum(self._waiting.values())
+
+    def give_back(self, caller: Hashable) -> None:
+        with self._changed:
+            self._free += 1
+            self._working[caller] -= 1
+            self._changed.notify_all()
+
+    def _is_next(self, caller: Hashable) -> bool:
+        able = [each for each in self._waiting if self._working[each] < self._most]
+        return self._free > 0 and bool(able) and caller == min(able, key=self._working.__getitem__)

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import threading
+import time
 
-from infra.local.fairness import Turns
+from infra.local.fairness import Places, Turns
 
 
 def test_a_burst_lets_others_in_between() -> None:
@@ -49,3 +51,33 @@ def test_who_gives_up_takes_no_turn_along() -> None:
 async def _turn(turns: Turns, caller: str) -> None:
     async with turns.of(caller):
         await asyncio.sleep(0)
+
+
+def test_nobody_fills_all_places() -> None:
+    places = Places(4, most=3)
+    assert [places.take("loud", 0.01) for _ in range(4)] == [True, True, True, False]
+    assert places.take("quiet", 0.01)
+    places.give_back("loud")
+    assert places.take("loud", 0.01)
+
+
+def test_a_place_that_is_free_goes_to_who_has_the_fewest() -> None:
+    places, order = Places(2, most=2), []
+    assert places.take("loud", 1)
+    assert places.take("loud", 1)
+
+    def work(caller: str) -> None:
+        assert places.take(caller, 10)
+        order.append(caller)
+        places.give_back(caller)
+
+    threads = [threading.Thread(target=work, args=(caller,)) for caller in ["loud"] * 5 + ["quiet"]]
+    for thread in threads:
+        thread.start()
+    while places.waiting() < len(threads):
+        time.sleep(0.001)
+    places.give_back("loud")
+    for thread in threads:
+        thread.join(10)
+    assert order[0] == "quiet"
+    assert len(order) == 6
