@@ -6,18 +6,23 @@ from datetime import datetime
 import msgspec
 
 from chalicelib.domain.entities import Grant, PermissionAssignment
+from chalicelib.domain.workflow.parsing import actions_of, parse, permission_sets_of
 from chalicelib.store.registry import Delete, Put, Registry
 
 
 def lent_by_rules(registry: Registry, action_refs: Collection[str]) -> list[Grant]:
-    """What rules let these actions run with beyond the actions' own permission sets: whoever says what such an action
-    does may do all of it."""
+    """What rules, and the workflows that they start, let these actions run with beyond the actions' own permission
+    sets: whoever says what such an action does may do all of it."""
     refs = {
         ref
         for rule in registry.rules.list()
         if rule.action_ref in action_refs
         for ref in rule.permission_set_refs or ()
     }
+    for workflow in registry.workflows.list():
+        definition = parse(workflow.definition).definition
+        if definition is not None and any(ref in action_refs for _, ref in actions_of(definition)):
+            refs.update(permission_sets_of(definition))
     found = map(registry.permission_sets.find, sorted(refs))
     return [grant for permission_set in found if permission_set is not None for grant in permission_set.grants]
 

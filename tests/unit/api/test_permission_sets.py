@@ -178,6 +178,12 @@ def test_nobody_says_what_runs_with_more_than_they_have(api):
     assert editor.put("/api/v1/actions/acme.do", json={"label": "Done"}).status == 200
     api.delete("/api/v1/actions/acme.do")
     assert editor.post("/api/v1/actions", json=action).status == 403
+    api.delete("/api/v1/rules/acme.r")
+    task = {"name": "one", "action": "acme.do", "permission_set_refs": ["core.admin"]}
+    flow = {"ref": "acme.flow", "pack_ref": "acme", "label": "F", "version": "1.0.0"}
+    made = api.post("/api/v1/workflows", json={**flow, "definition": {"version": "1.0.0", "tasks": [task]}})
+    assert made.status == 201
+    assert editor.post("/api/v1/actions", json=action).status == 403
     assert api.post("/api/v1/actions", json=action).status == 201
 
 
