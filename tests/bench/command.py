@@ -13,13 +13,13 @@ import psutil
 from helpers.client import AttuneClient
 from helpers.stack import Stack, running_stack
 
-from bench import budgets, firing, report, starts, swarm, throughput, workflows
+from bench import budgets, fairness, firing, report, starts, swarm, throughput, workflows
 from bench.pipeline import open_pipeline
 from bench.swarm import Swarm
 from bench.workload import Workload, create_workload
 
 CONCURRENCIES = (1, 8, 32)
-PARTS = ("budgets", "starts", "swarm", "throughput", "timers", "workflows")
+PARTS = ("budgets", "fairness", "starts", "swarm", "throughput", "timers", "workflows")
 
 
 class Machine(msgspec.Struct, kw_only=True):
@@ -42,6 +42,7 @@ class Results(msgspec.Struct, kw_only=True):
     timers: list[firing.Firing] = []
     swarm: Swarm | None = None
     conducted: list[workflows.Timed] = []
+    fair: fairness.Fairness | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,15 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "workflows"):
             results.conducted = workflows.measure(client, workload.pack)
             print(f"\n{workflows.report(results.conducted)}\n", flush=True)
+        if options.only == "fairness":  # minutes, too
+            results.fair = fairness.measure(stack, options.posts)
+            print(f"\n{fairness.table(results.fair)}\n", flush=True)
         client.delete_pack(workload.pack)
     options.output.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
     print(f"written to {options.output}")
-    return 0 if results.counted is None or all(each.holds for each in results.counted.budgets) else 1
+    counted = results.counted is None or all(each.holds for each in results.counted.budgets)
+    return 0 if counted and (results.fair is None or results.fair.holds) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Attune's benchmarks.")
-    parser.add_argument("--only", choices=PARTS, help="one of the parts; swarm is in no other run")
+    parser.add_argument("--only", choices=PARTS, help="one of the parts; swarm and fairness are in no other run")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="where the JSON goes")
     parser.add_argument("--posts", type=int, help="posts per measurement, instead of the usual number")
     return parser
