@@ -88,8 +88,10 @@ def delete_action_files(call: Call, ref: str) -> Data[ActionFilesResponse]:
         entrypoint = code.decode()
     except UnicodeDecodeError:
         raise Conflict(f"'{action.entrypoint}' is no text, so it cannot become the entrypoint") from None
+    before = action
     action = msgspec.structs.replace(action, content=None, manifest=None, entrypoint=entrypoint, updated=call.now)
     call.registry.commit(Put(action))
+    _let_go_of(call, before)
     return Data(_shown(action, {}), "Files deleted")
 
 
@@ -152,11 +154,19 @@ def _with_files(call: Call, action: Action, files: dict[str, bytes], entrypoint:
         action, content=content, manifest=manifest, entrypoint=entrypoint, updated=call.now
     )
     call.registry.commit(Put(changed))
+    if action.content not in (None, content):
+        _let_go_of(call, action)
     pack = call.registry.packs.get(action.pack_ref)
     if pack is not None and manifests:
         wanted = msgspec.structs.replace(pack, content=content, manifests=manifests)
         environments.ensure(call.services, call.tenant, wanted)
     return changed
+
+
+def _let_go_of(call: Call, before: Action) -> None:
+    from chalicelib.flow import garbage
+
+    garbage.leave(call.services, call.tenant, [before])
 
 
 def _shown(action: Action, files: dict[str, bytes]) -> ActionFilesResponse:

@@ -26,7 +26,7 @@ from chalicelib.domain.entities import Action, Json, Runtime
 from chalicelib.domain.parameters import check_schema
 from chalicelib.domain.runtimes import CONTAINER, SHELL
 from chalicelib.domain.workflow import companion
-from chalicelib.flow import admission
+from chalicelib.flow import admission, garbage
 from chalicelib.flow.permission_sets import lent_by_rules
 from chalicelib.store.registry import Delete, Put
 
@@ -211,6 +211,8 @@ def remove(call: Call, action: Action) -> None:
     ]
     call.registry.commit(Delete("action", action.ref), Delete("workflow", action.ref), *orphans)
     admission.changed(call.services, call.tenant, action, None)
+    if action.is_adhoc and action.content is not None:
+        garbage.leave(call.services, call.tenant, [action])
 
 
 def _with_workflow(call: Call, action: Action, definition: Json) -> tuple[Action, list[Put], list[str]]:

@@ -35,7 +35,7 @@ from chalicelib.domain.installation import OWNED, Owned, Present
 from chalicelib.domain.packs import PackSource
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
 from chalicelib.domain.workflow.parsing import actions_of, parse, permission_sets_of
-from chalicelib.flow import admission, configuration, environments, quotas, sensors, timers
+from chalicelib.flow import admission, configuration, environments, garbage, quotas, sensors, timers
 from chalicelib.flow.permission_sets import lent_by_rules, taken_away
 from chalicelib.services import Services
 from chalicelib.store.registry import KINDS, Delete, Put, Registry, Repository
@@ -156,6 +156,8 @@ def install(
     if changes:
         timers.commit(services, tenant, *changes)
     environments.ensure(services, tenant, pack)
+    if existing is not None and existing.content != pack.content:
+        garbage.leave(services, tenant, [existing])
     if changes:
         _wake(services, tenant, outcome.installed)
         _tell_of_policies(services, tenant, there.owned.values(), outcome.installed)
@@ -166,7 +168,7 @@ def install(
 def delete(services: Services, tenant: str, pack: Pack) -> None:
     """Delete ``pack`` and all that belongs to it. Rules of other packs keep the refs they name, without ids.
 
-    Its archives stay in the bucket: runs that have begun still fetch them.
+    Its archives stay in the bucket for a day: runs that have begun still fetch them.
     """
     registry = services.store.tenant(tenant).registry
     owned = [entity for kind in OWNED for entity in _repository(registry, kind).list() if entity.pack_ref == pack.ref]
@@ -182,6 +184,7 @@ def delete(services: Services, tenant: str, pack: Pack) -> None:
         *taken_away(registry, _sets_among(owned), services.clock()),
     )
     _tell_of_policies(services, tenant, owned, ())
+    garbage.leave(services, tenant, [pack, *(each for each in owned if isinstance(each, (Action, Sensor)))])
 
 
 def read(files: Mapping[str, bytes]) -> PackSource:

@@ -1,6 +1,6 @@
 """The tick: the one schedule of the platform, once a minute (design §5)."""
 
-from chalicelib.flow import gates, sensors, tenants, timers
+from chalicelib.flow import garbage, gates, sensors, tenants, timers
 from chalicelib.flow.sweeper import sweep
 from chalicelib.log import logger
 from chalicelib.services import Services
@@ -16,6 +16,14 @@ def handle(services: Services) -> None:
     looked_at = sweep(services, due.executions, now)
     held = gates.settle(services)
     gone = tenants.remove_some(services)
+    garbage_seen = garbage.collect(services, now) if now.minute % 15 == 0 else 0
     logger.info(
-        "tick", timers=len(due.timers), sent=sent, polls=polls, looked_at=looked_at, gates=held, tenants_removed=gone
+        "tick",
+        timers=len(due.timers),
+        sent=sent,
+        polls=polls,
+        looked_at=looked_at,
+        gates=held,
+        tenants_removed=gone,
+        garbage=garbage_seen,
     )

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
@@ -89,14 +90,19 @@ class Blobs:
         return found
 
     def exists(self, name: str) -> bool:
+        return self.modified(name) is not None
+
+    def modified(self, name: str) -> datetime | None:
+        """When ``name`` was stored last; None if it is not there."""
         s3 = clients.s3()
         try:
-            s3.head_object(Bucket=self._bucket, Key=self._prefix + name)
+            answer = s3.head_object(Bucket=self._bucket, Key=self._prefix + name)
         except s3.exceptions.ClientError as error:
             if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-                return False
+                return None
             raise
-        return True
+        at: datetime = answer["LastModified"]
+        return at
 
     def delete(self, name: str) -> None:
         """Delete ``name``, if it is there."""

@@ -291,6 +291,20 @@ class AskingRow(Model):
     by_due = _ByDue()
 
 
+class GarbageRow(Model):
+    """The name in ``pk`` may not be referred to any more. ``due``: when to look at it."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    due = UnicodeAttribute(attr_name="du", null=True)
+    due_at = IntegerAttribute(attr_name="dt", null=True)
+
+    by_due = _ByDue()
+
+
 class GateRow(Model):
     """A tenant's gate (``store.gates``), alone in its partition."""
 
@@ -339,6 +353,7 @@ class Tables:
     steps: type[StepRow]
     inquiries: type[InquiryRow]
     askings: type[AskingRow]
+    garbage: type[GarbageRow]
     gates: type[GateRow]
     notes: type[NoteRow]
 
@@ -361,6 +376,7 @@ def open_tables(registry: str, activity: str) -> Tables:
         steps=_bind(StepRow, activity),
         inquiries=_bind(InquiryRow, activity),
         askings=_bind(AskingRow, activity),
+        garbage=_bind(GarbageRow, activity),
         gates=_bind(GateRow, activity),
         notes=_bind(NoteRow, activity),
     )

@@ -16,6 +16,8 @@ from chalicelib.store import rows
 from chalicelib.store.activity import Activity
 from chalicelib.store.artifacts import Artifacts
 from chalicelib.store.blobs import Blobs, forget_stored
+from chalicelib.store.garbage import Garbage
+from chalicelib.store.garbage import due as garbage_due
 from chalicelib.store.gates import Gates
 from chalicelib.store.gates import gated as gated_tenants
 from chalicelib.store.idempotency import Hits, Idempotency
@@ -46,6 +48,7 @@ class TenantStore:
     activity: Activity
     blobs: Blobs
     artifacts: Artifacts
+    garbage: Garbage
     idempotency: Idempotency
     hits: Hits
     timers: Timers
@@ -95,6 +98,7 @@ class Store:
             activity=activity,
             blobs=blobs,
             artifacts=Artifacts(self._tables, tenant),
+            garbage=Garbage(self._tables, tenant),
             idempotency=idempotency,
             hits=Hits(self._tables, tenant),
             timers=Timers(self._tables, tenant, activity),
@@ -214,6 +218,10 @@ class Store:
                 else:
                     found.timers.append((tenant, stored_timer(row)))
         return found
+
+    def garbage_due(self, now: datetime, limit: int) -> list[tuple[str, str, datetime]]:
+        """Tenant and name of what may be garbage and was to be looked at by ``now``, and since when. One call."""
+        return list(garbage_due(self._tables, now, limit))
 
     def polls_due(self, now: datetime) -> list[tuple[str, int]]:
         """Tenant and id of every sensor that was to be looked at by ``now``. One call."""
