@@ -5,6 +5,7 @@ state, takes in what it prints, and does so only while an enabled rule listens. 
 sensor token.
 """
 
+import json
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
@@ -176,6 +177,47 @@ def test_sensor_failure_backs_off(client: AttuneClient, pack_ref: str) -> None:
     step(3, "Disabling it")
     client.call("POST", f"sensors/{sensor.ref}/disable")
     assert sensor.status()["status"] == "stopped"
+
+
+@pytest.mark.tier3
+@pytest.mark.sensors
+def test_sensor_made_by_api(client: AttuneClient, test_pack: dict[str, Json]) -> None:
+    """Made, changed, disabled, enabled and deleted by API; what it reports against its trigger's schema is counted."""
+    title("T3.6: A Sensor Made by API")
+    pack = test_pack["ref"]
+    trigger = client.create_trigger(f"{pack}.felt", pack, out_schema={"celsius": {"type": "number"}})["ref"]
+    client.create_rule(f"{pack}.each", pack, trigger_ref=trigger, action_ref="core.noop")
+    path = f"sensors/{pack}.thermometer"
+
+    def status() -> dict[str, Json]:
+        found: dict[str, Json] = client.data("GET", f"{path}/status")
+        return found
+
+    def printing(celsius: Json) -> str:
+        return f"echo '{json.dumps({'event': {'payload': {'celsius': celsius}}})}'"
+
+    step(1, "Making one that reports what its trigger does not take")
+    fields = {"pack_ref": pack, "label": "Feels", "runtime_ref": "core.shell", "trigger_ref": trigger}
+    body = {"ref": f"{pack}.thermometer", **fields, "entrypoint": printing("warm"), "poll_interval": 1}
+    client.call("POST", "sensors", json=body)
+    wait_for(lambda: status()["events_refused"], timeout=20, what="a refused event")
+    assert status()["events"] == 0
+    assert "celsius" in client.get_trigger(trigger)["refused_payloads"]["last_reason"]
+
+    step(2, "Mending it")
+    client.call("PUT", path, json={"entrypoint": printing(21.5)})
+    wait_for_event_count(client, 1, match="at least", trigger_ref=trigger, timeout=30)
+
+    step(3, "Disabling, enabling and deleting it")
+    client.call("POST", f"{path}/disable")
+    wait_for(lambda: status()["status"] == "stopped", timeout=10, what="the sensor to stop")
+    reported = status()["events"]
+    client.call("POST", f"{path}/enable")
+    wait_for(lambda: status()["events"] > reported, timeout=20, what="the sensor to report again")
+    summary(f"{status()['polls']} polls", f"{status()['events']} events", f"{status()['events_refused']} refused")
+    client.call("DELETE", path)
+    assert client.request("GET", path).status_code == 404
+    assert f"{pack}.thermometer" not in [each["ref"] for each in client.items("sensors")]
 
 
 @pytest.mark.tier3

@@ -1,9 +1,11 @@
 """Issue 4: timers for a minute, the platform stopped and started in the middle: none fires twice, none is left out."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -21,13 +23,26 @@ SECONDS = 30  # before the stop, and again after the start
 MARGIN = 2
 
 
+@dataclass
+class Seen:
+    """The seconds in which the platform was up, and the firings (rule, second) that it says it was too slow for: a
+    busy machine's, where two seconds are soon over."""
+
+    up: list[range] = field(default_factory=list)
+    too_late: set[tuple[str, int]] = field(default_factory=set)
+
+
 @contextmanager
-def platform(state: Path, uptimes: list[range]) -> Iterator[AttuneClient]:
-    """The platform on that state; adds the seconds in which it is up."""
+def platform(state: Path, seen: Seen) -> Iterator[AttuneClient]:
+    """The platform on that state, for as long as the context lasts."""
     with own_stack(state) as stack, stack.sign_in() as client:
         began = int(time.time()) + 1
         yield client
-        uptimes.append(range(began, int(time.time()) - MARGIN + 1))
+        seen.up.append(range(began, int(time.time()) - MARGIN + 1))
+    for line in (state / "functions.log").read_text().splitlines():
+        if '"timer too late"' in line:
+            told = json.loads(line[line.index("{") :])
+            seen.too_late.add((told["rule"], int(datetime.fromisoformat(told["due"]).timestamp())))
 
 
 def grid(rule: dict[str, Json], interval: int, end: int) -> set[int]:
@@ -40,10 +55,11 @@ def grid(rule: dict[str, Json], interval: int, end: int) -> set[int]:
 @pytest.mark.timer
 @pytest.mark.slow
 def test_timers_over_a_restart(tmp_path: Path) -> None:
-    """With ``skip``, what was due while the platform was down is left out; with ``fire_all``, nothing is."""
+    """What was due while the platform was down: with ``skip`` it is left out, with ``fire_once`` the last of it fires,
+    with ``fire_all`` all of it."""
     title("Timers over a restart")
-    uptimes: list[range] = []
-    with platform(tmp_path, uptimes) as client:
+    seen = Seen()
+    with platform(tmp_path, seen) as client:
         step(1, f"Running timers of {INTERVALS} seconds for {SECONDS} seconds")
         client.create_pack("clock")
         rules = {
@@ -54,43 +70,46 @@ def test_timers_over_a_restart(tmp_path: Path) -> None:
                 "core.intervaltimer",
                 {"interval": interval},
                 missed_run_policy=policy,
+                action_ref="core.noop",
             )
-            for policy in ("skip", "fire_all")
+            for policy in ("skip", "fire_once", "fire_all")
             for interval in INTERVALS
         }
         every_second = rules["skip", 1]["ref"]
         wait_for_event_count(client, SECONDS, match="at least", rule_ref=every_second, timeout=SECONDS + 60)
-    with platform(tmp_path, uptimes) as client:
+    with platform(tmp_path, seen) as client:
+        outage = range(seen.up[0].stop, int(time.time()) + 1)
         step(2, f"Stopped and started; running them for another {SECONDS} seconds")
-        seen = len(client.list_events(rule_ref=every_second))
-        wait_for_event_count(client, seen + SECONDS, match="at least", rule_ref=every_second, timeout=SECONDS + 60)
+        before = len(client.list_events(rule_ref=every_second))
+        wait_for_event_count(client, before + SECONDS, match="at least", rule_ref=every_second, timeout=SECONDS + 60)
         end = int(time.time()) - MARGIN
         events: dict[tuple[str, int], list[dict[str, Json]]] = {}
 
-        def nothing_is_missing() -> bool:
+        def missed_runs_are_made_good() -> bool:
             for (policy, interval), rule in rules.items():
-                events[policy, interval] = client.list_events(rule_ref=rule["ref"])
-            return all(
-                grid(rules[key], key[1], end) <= {due_second(event) for event in fired}
-                for key, fired in events.items()
-                if key[0] == "fire_all"
-            )
+                events[policy, interval] = fired = client.list_events(rule_ref=rule["ref"])
+                left = grid(rule, interval, end) & set(outage) - {due_second(event) for event in fired}
+                missed = grid(rule, interval, end) & set(outage)
+                if (policy == "fire_all" and left) or (policy == "fire_once" and missed and left == missed):
+                    return False
+            return True
 
-        wait_for(nothing_is_missing, timeout=200, what="fire_all to make good what was due meanwhile")
+        wait_for(missed_runs_are_made_good, timeout=200, what="fire_once and fire_all to make good what was missed")
         for rule in rules.values():
             client.disable_rule(rule["ref"])
-    up = {second for uptime in uptimes for second in uptime if second < end}
+    up = {second for uptime in seen.up for second in uptime if second < end}
     for (policy, interval), fired in events.items():
         times = Counter(due_second(event) for event in fired)
         assert set(times.values()) == {1}, f"{policy} {interval} s: fired twice: {times}"
-        expected = grid(rules[policy, interval], interval, end)
-        assert expected & up <= set(times), f"{policy} {interval} s: missed {sorted((expected & up) - set(times))}"
-        assert all(second in grid(rules[policy, interval], interval, int(time.time())) for second in times)
-    outage = uptimes[1].start - uptimes[0].stop
+        rule = rules[policy, interval]
+        assert set(times) <= grid(rule, interval, int(time.time()))
+        left = {second for second in grid(rule, interval, end) & up if second not in times}
+        slow = {second for second in left if (rule["ref"], second) in seen.too_late and policy != "fire_all"}
+        assert left == slow, f"{policy} {interval} s: missed {sorted(left - slow)}"
+        assert len(slow) <= len(times), f"{policy} {interval} s: more than half came too late"
     late = sorted(late_by(event) for (policy, _), fired in events.items() if policy == "skip" for event in fired)
     assert late[0] >= 0
-    assert outage > MARGIN
     summary(
-        f"down for {outage} s",
+        f"down for {len(outage)} s",
         f"{len(late)} firings with skip, late by {late[len(late) // 2]:.2f} s (median), {late[-1]:.2f} s (at most)",
     )
