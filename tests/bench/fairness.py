@@ -14,8 +14,8 @@ LONGEST = 900.0  # seconds
 
 
 class Fairness(msgspec.Struct, kw_only=True):
-    """Latencies in milliseconds (asked for → completed) of the tenant that does not flood; ``asked_s`` and ``drained_s``
-    are seconds until the flood was asked for, and until it had run."""
+    """Latencies in milliseconds (asked for → completed) of the tenant that does not flood; ``asked_s`` and
+    ``drained_s`` are seconds until the flood was asked for, and until it had run."""
 
     flood: int
     alone_median_ms: float
@@ -61,11 +61,10 @@ def measure(stack: Stack, count: int | None) -> Fairness:
 
 def table(measured: Fairness) -> str:
     """The measurement as text."""
-    return "\n".join(
-        (
-            f"flood of {measured.flood}: asked for in {measured.asked_s:.0f} s, run in {measured.drained_s:.0f} s",
-            f"the other tenant, one every second: median {measured.alone_median_ms:.0f} ms alone, "
-            f"{measured.during_median_ms:.0f} ms during the flood ({measured.samples} samples, worst "
-            f"{measured.during_worst_ms:.0f} ms): {'holds' if measured.holds else 'OVER'}",
-        )
+    verdict = "holds" if measured.holds else "OVER"
+    return (
+        f"flood of {measured.flood}: asked for in {measured.asked_s:.0f} s, run in {measured.drained_s:.0f} s\n"
+        f"the other tenant, one every second: median {measured.alone_median_ms:.0f} ms alone, "
+        f"{measured.during_median_ms:.0f} ms during the flood "
+        f"({measured.samples} samples, worst {measured.during_worst_ms:.0f} ms): {verdict}"
     )
