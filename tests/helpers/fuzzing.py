@@ -30,6 +30,33 @@ AnyOperation = APIOperation[Any, Any, Any, Any]
 AnyCase = Case[AnyOperation]
 
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")  # in this order, so that what is there is seen first
+# What the document cannot say of a field: that it is a schema, a condition, a version, or whose the thing is.
+_EMPTY: Final = ["param_schema", "out_schema", "conf_schema", "conditions", "trigger_params", "action_params"]
+_NULL: Final = [
+    "owner",
+    "owner_identity",
+    "owner_pack",
+    "owner_pack_ref",
+    "owner_action",
+    "owner_action_ref",
+    "owner_sensor",
+    "owner_sensor_ref",
+    "worker_selector",
+    "worker_affinity",
+    "worker_tolerations",
+    "required_worker_runtimes",
+    "runtime_version_constraint",
+    "container",
+    "env_vars",
+    "secrets",
+    "permission_set_refs",
+    "default_execution_permission_set_refs",
+]
+_PLAIN: Final[Mapping[str, Any]] = {
+    "version": "1.0.0",
+    **{field: {} for field in _EMPTY},
+    **dict.fromkeys(_NULL),
+}
 _PARAMETER: Final = re.compile(r"(?P<collection>/[^{}]*)/\{(?P<name>\w+)\}")
 
 
@@ -118,9 +145,14 @@ class Fuzzer:
             for field in case.body:
                 there = self._there.get(f"/api/v1/{field.removesuffix('_ref')}s", ())
                 if field == "ref" and self._pack:
-                    case.body[field] = f"{self._pack}.x{random.randrange(10**6)}"
+                    name = f"x{random.randrange(10**9)}"
+                    case.body[field] = name if case.path.endswith("/packs") else f"{self._pack}.{name}"
+                elif field == "pack_ref" and self._pack:
+                    case.body[field] = self._pack
                 elif field.endswith("_ref") and there:
                     case.body[field] = random.choice(there)["ref"]
+                elif field in _PLAIN:
+                    case.body[field] = _PLAIN[field]
         return case
 
     def _named_in(self, path: str) -> dict[str, list[Any]]:
