@@ -151,7 +151,7 @@ def get_inquiry(call: Call, inquiry_id: int) -> Data[InquiryResponse]:
     returns=Data[InquiryResponse],
     body=UpdateInquiryRequest,
     tag="inquiries",
-    errors=(404,),
+    errors=(400, 404, 503),
 )
 def update_inquiry(call: Call, inquiry_id: int) -> Data[InquiryResponse]:
     """Ask somebody else, or settle a pending inquiry in the place of those who are asked; 400 for a settled one."""
@@ -192,7 +192,7 @@ def delete_inquiry(call: Call, inquiry_id: int) -> Success:
     returns=Data[InquiryResponse],
     body=InquiryRespondRequest,
     tag="inquiries",
-    errors=(400, 404, 409),
+    errors=(400, 404, 409, 503),
 )
 def respond_to_inquiry(call: Call, inquiry_id: int) -> Data[InquiryResponse]:
     """Answer an inquiry. Of two answers in the same instant the first counts, the other is 400; what breaks the schema
