@@ -83,7 +83,7 @@ class Inquiries:
             inquiry = self.of_execution(wanted.execution)
             found = [inquiry] if inquiry is not None and _matches(wanted, inquiry) else []
             return found[offset : offset + limit], len(found)
-        if wanted.assigned_to is not None:
+        if wanted.assigned_to is not None and wanted.status != "pending":  # few are pending, however many there were
             left = replace(wanted, assigned_to=None)
             index: Any = self._tables.inquiries.by_subject
             key = partition(self._tenant, INQUIRY, wanted.assigned_to)
