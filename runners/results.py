@@ -14,7 +14,8 @@ from chalicelib.protocol import EnvironmentBuilt, Logs, RunFinished, SensorPolle
 from runners.presigned import post_form
 
 MAX_MESSAGE: Final = 1_000_000  # bytes; SQS takes 1 MiB with attributes
-MAX_RESULT: Final = 4_500_000  # bytes that go by S3: Lambda answers the client who reads them with at most 6 MB
+# Bytes that go by S3. Lambda answers the client who reads them with at most 6 MB, in which each quote counts twice.
+MAX_RESULT: Final = 4 * 1024 * 1024
 STORED_AS: Final = "result"  # the name of that below the attempt's prefix
 _UPLOAD_ATTEMPTS: Final = 3
 
