@@ -455,7 +455,7 @@ def _zone(params: Mapping[str, Json]) -> ZoneInfo:
 def _text(params: Mapping[str, Json], name: str) -> str:
     value = params.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise ScheduleError(f"{name}: must be a text" if name in params else f"{name}: is required")
+        raise ScheduleError(f"{name}: must be a text that is not empty" if name in params else f"{name}: is required")
     return value
 
 
