@@ -163,8 +163,15 @@ def begin_again(graph: Graph, before: State, tasks: Sequence[str], world: World,
         fresh.triggered_by = earlier.triggered_by if earlier else None
         if earlier and earlier.items and not reset and earlier.items.failed and graph.task(name).with_items is not None:
             fresh.items = Items(total=0, only=earlier.items.failures)
-        run.call(name, by=fresh.triggered_by, iteration=0, at_once=True)
+        if not _waits_for(graph, name, tasks):
+            run.call(name, by=fresh.triggered_by, iteration=0, at_once=True)
     return run.finish()
+
+
+def _waits_for(graph: Graph, name: str, tasks: Sequence[str]) -> bool:
+    """Whether a task's join has to wait for others of ``tasks``, or for what they lead to."""
+    before = [other for other in tasks if not graph.same_loop(other, name)]
+    return graph.task(name).join is not None and bool(graph.gathered(name) & graph.reachable_from(before))
 
 
 def advance(graph: Graph, state: State, events: Sequence[Event], world: World) -> Step:

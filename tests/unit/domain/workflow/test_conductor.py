@@ -494,3 +494,15 @@ def test_a_key_decides_and_is_never_stored() -> None:
     run = Run(definition_of({"name": "a"}, output_map={"x": "{{ keystore.a.b }}"}))
     run.keys["a.b"] = "hush"
     assert run.begin().play().over.result["error"] == "output_map: /x: a secret cannot be used here"
+
+
+def test_a_join_that_is_run_again_waits_for_others_that_are() -> None:
+    tasks = [{"name": "a", "next": [to("c")]}, {"name": "b", "next": [to("c", when="succeeded()")]}]
+    definition = definition_of(*tasks, {"name": "c", "join": "all"})
+    first = Run(definition).begin().play(failing("b"))
+    assert first.state.named("failed") == ["b", "c"]
+    again = Run(definition).again(first.state, "c", "b")
+    assert again.order == ["b"]
+    assert again.play().order == ["b", "c"]
+    assert again.over.status == "completed"
+    assert Run(definition).again(first.state, "c").order == ["c"]

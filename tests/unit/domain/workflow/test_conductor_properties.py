@@ -118,6 +118,20 @@ def test_the_tasks_that_run_are_those_that_the_rules_name(definition: Definition
     assert set(platform.state.named("failed")) == failed
 
 
+@thorough
+@given(definitions(), plans(), plans(), seeds)
+def test_a_rerun_keeps_what_succeeded_and_ends(definition: Definition, plan: Plan, then: Plan, seed: int) -> None:
+    first = Platform(definition, plan, Random(seed)).play()
+    failed = first.state.named("failed")
+    if not failed:
+        return
+    second = Platform(definition, then, Random(seed), after=first).play()
+    anew = second.run.graph.reachable_from(failed)
+    assert {name for name, _ in second.begun} <= anew
+    kept = {name: task for name, task in first.state.tasks.items() if name not in anew and task.status == "completed"}
+    assert {name: second.state.tasks[name].result for name in kept} == {n: task.result for n, task in kept.items()}
+
+
 def what_must_run(definition: Definition, plan: Plan) -> tuple[set[str], set[str]]:
     """The tasks that begin, and those that count as failed, by the rules of workflow-language §4.3 to §4.6 applied to
     whole sets instead of single events."""
