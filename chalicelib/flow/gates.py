@@ -48,7 +48,7 @@ def through(services: Services, message: ExecutionRequested, start: Callable[[Ex
     action = seen_by_sender(services, tenant, message, now).action(message.action_ref)
     services.gates.see(tenant, now)
     if not _is_open(services, tenant):
-        return None  # what waits of a suspended tenant is requested again when it is resumed
+        return _finishing(services, message, start)
     runs = action is not None and action.workflow_def is None and action.runtime_ref != NATIVE
     verdict = enter(services, tenant, message.id, seat=message.seat, runs=runs)
     if verdict == "wait":
@@ -59,6 +59,15 @@ def through(services: Services, message: ExecutionRequested, start: Callable[[Ex
         if execution is None or (execution.status != "requested" and not execution.seat):
             pull(services, tenant, freed=1)  # it needs no runner, or has ended before it came to one
     return began
+
+
+def _finishing(services: Services, message: ExecutionRequested, start: Callable[[ExecutionRequested], T]) -> T | None:
+    """The same for a tenant that is suspended: what runs may end, so the tasks of its workflows start. What waits is
+    requested again when the tenant is resumed."""
+    if services.tenants.standing(message.tenant, default=services.settings.default_tenant) == "gone":
+        return None
+    execution = services.store.tenant(message.tenant).activity.get_execution(message.id)
+    return start(message) if execution is not None and execution.parent is not None else None
 
 
 def enter(services: Services, tenant: str, id_: int, *, seat: bool, runs: bool = True) -> Verdict:

@@ -4,6 +4,7 @@ Deleting takes as many ticks as it needs. From its first moment on the tenant is
 and webhooks open nothing and its work is not taken up, so that nothing grows behind the deletion's back.
 """
 
+import contextlib
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,6 +16,7 @@ from chalicelib.domain import ids, refs
 from chalicelib.domain.entities import SYSTEM_TENANT, Tenant
 from chalicelib.flow import gates
 from chalicelib.flow.bootstrap import TENANT_ADMINISTRATOR, ensure_administrator
+from chalicelib.flow.cancel import NotCancellableError, cancel
 from chalicelib.log import logger
 from chalicelib.services import Services
 from chalicelib.store.registry import Conflict, Delete, Put
@@ -22,6 +24,8 @@ from chalicelib.store.removal import Progress
 
 RESERVED: Final = frozenset({SYSTEM_TENANT})
 REMOVAL_SECONDS: Final = 15.0  # of one tick
+_RUNS_END: Final = timedelta(minutes=16)  # a run lasts for fifteen at most
+_LOOKED_AT: Final = 500  # executions
 _SETTLED: Final = timedelta(seconds=5)  # by when every process knows that the tenant is gone, and has ended what it did
 
 
@@ -106,7 +110,19 @@ def remove_some(services: Services, seconds: float = REMOVAL_SECONDS) -> int:
     return gone
 
 
+def _stop_runs(services: Services, tenant: str) -> bool:
+    """Cancel what runs; whether something does."""
+    activity = services.store.tenant(tenant).activity
+    running = [each for each in activity.read(activity.open_ids(0, _LOOKED_AT)) if each.attempt_token is not None]
+    for execution in running:
+        with contextlib.suppress(NotCancellableError):
+            cancel(services, tenant, execution.id)
+    return bool(running)
+
+
 def _remove(services: Services, tenant: Tenant, until: float) -> bool:
+    if tenant.purged is None and services.clock() - tenant.updated < _RUNS_END and _stop_runs(services, tenant.ref):
+        return False  # a run that goes on would upload its log behind the deletion's back
     directory = services.store.tenant(SYSTEM_TENANT).registry
     before = msgspec.convert(tenant.purged or {}, Progress)
     after = services.store.tenant(tenant.ref).removal.go_on(before, lambda: time.monotonic() >= until)

@@ -231,3 +231,29 @@ def test_definitions_have_quotas(platform: Any) -> None:
     assert ann.post("/api/v1/keys", json={**key, "ref": "b", "name": "b"}).status == 201
     use = platform.get("/api/v1/tenants/acme").data["use"]
     assert (use["packs"], use["keys"], use["rules"]) == (1, 1, 0)
+
+
+def test_a_deletion_lets_what_runs_end_first(
+    platform: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = made(platform)
+    make_pack(ann, "mine")
+    make_action(ann, "mine.greet")
+    running = ann.post("/api/v1/executions/execute", json={"action_ref": "mine.greet"}).data["id"]
+    activity, now = ann.activity, services.clock()
+    activity.claim(running, token_hash="t", deadline=now + timedelta(minutes=5), now=now)
+    assert platform.delete("/api/v1/tenants/acme").status == 202
+    monkeypatch.setattr(tenants, "_SETTLED", timedelta(0))
+    assert tenants.remove_some(services) == 0
+    assert activity.get_execution(running).status == "canceling"
+    activity.finish(
+        running,
+        attempt=1,
+        token_hash="t",
+        status="cancelled",
+        result={},
+        now=now,
+        from_=("canceling",),
+    )
+    assert tenants.remove_some(services) == 1
+    assert rows_of(services, "acme") == []

@@ -200,6 +200,16 @@ def test_a_suspended_tenant_starts_nothing_and_catches_up(world: World) -> None:
     assert {tenant.status(id_) for id_ in ids} == {"completed"}
 
 
+def test_what_runs_of_a_suspended_tenant_may_go_on(world: World) -> None:
+    tenant = GateWorld(world)
+    (parent,) = tenant.request(1)
+    tenant.work()
+    tenant.change(suspended=True)
+    (child,) = tenant.request(1, parent=parent)
+    tenant.work()
+    assert tenant.status(child) == "running"
+
+
 def test_events_of_a_suspended_tenant_are_written_down(world: World) -> None:
     tenant = GateWorld(world)
     world.put_rule("p.rule")
