@@ -40,7 +40,7 @@ class Results(msgspec.Struct, kw_only=True):
     warm: list[starts.Start] = []
     cold: list[starts.ColdPack] = []
     timers: list[firing.Firing] = []
-    swarm: Swarm | None = None
+    swarmed: swarm.Swarm | None = None
     conducted: list[workflows.Timed] = []
     fair: fairness.Fairness | None = None
 
