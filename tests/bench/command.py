@@ -15,7 +15,6 @@ from helpers.stack import Stack, running_stack
 
 from bench import budgets, fairness, firing, report, starts, swarm, throughput, workflows
 from bench.pipeline import open_pipeline
-from bench.swarm import Swarm
 from bench.workload import Workload, create_workload
 
 CONCURRENCIES = (1, 8, 32)
