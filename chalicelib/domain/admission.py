@@ -111,11 +111,17 @@ def arrive(id_: int, policy: Concurrency, now: datetime) -> Steps:
     One that holds a slot already goes, so this can be repeated.
     """
     verdict = yield from _settle(policy, now, guest=id_)
-    if verdict == "go" or policy.method == "cancel":
-        return verdict if verdict == "go" else "refused"
-    yield Enqueue(id_)
-    # Whoever left before this saw no one in the queue, and whoever leaves after it does: so look once more.
-    return (yield from _settle(policy, now, guest=id_))
+    if verdict != "go" and policy.method == "cancel":
+        return "refused"
+    if verdict != "go":
+        yield Enqueue(id_)
+        # Whoever left before this saw no one in the queue, and whoever leaves after it does: so look once more.
+        verdict = yield from _settle(policy, now, guest=id_)
+    if verdict == "go" and (yield AskEnded([id_])):
+        # It has run and ended by another delivery of its message, and whoever ended it may have left before this came.
+        yield from leave(id_, policy, now)
+        return "wait"
+    return verdict
 
 
 def leave(id_: int, policy: Concurrency, now: datetime) -> Steps:
