@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import Any, Final
 
-_REMEMBERED: Final = 5.0  # seconds after which a caller counts as one that was there
+_REMEMBERED: Final = 5.0  # seconds that a tenant counts as one that is there
 
 Message = dict[str, Any]
 Collect = Callable[[dict[str, Any], int, int], list[Message]]
@@ -59,8 +59,8 @@ def choose(messages: Sequence[Message], most: int, now: float) -> list[Message]:
 class Turns:
     """At most ``width`` callers at once, the others wait: next is who has the fewest turns, then who waits longest.
 
-    Where several call, each gets one turn at a time, and whoever has more waiting rests for as long as its turn took:
-    a machine whose every core works for one of them is slow for all.
+    Where several tenants call, each caller gets one turn at a time, and whoever has more waiting rests for as long as
+    its turn took: a machine whose every core works for one of them is slow for all.
     """
 
     def __init__(self, width: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,13 +69,14 @@ class Turns:
         self._busy = 0
         self._working: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
-        self._seen: OrderedDict[Hashable, float] = OrderedDict()
+        self._seen: OrderedDict[str, float] = OrderedDict()
         self._rests: set[Hashable] = set()
 
     @contextlib.asynccontextmanager
-    async def of(self, caller: Hashable) -> AsyncIterator[None]:
-        """One turn of ``caller``, for as long as the context lasts."""
-        self._note(caller)
+    async def of(self, caller: Hashable, tenant: str | None = None) -> AsyncIterator[None]:
+        """One turn of ``caller``, for as long as the context lasts. ``tenant``: whom it calls for, if that is known."""
+        if tenant is not None:
+            self._note(tenant)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(caller, deque()).append(turn)
         self._next()
@@ -93,7 +94,7 @@ class Turns:
             self._end(caller)
 
     def _rest(self, caller: Hashable, seconds: float) -> None:
-        if len(self._seen) > 1 and caller in self._waiting:
+        if self._is_shared() and caller in self._waiting:
             self._rests.add(caller)
             asyncio.get_running_loop().call_later(seconds, self._rested, caller)
 
@@ -101,12 +102,16 @@ class Turns:
         self._rests.discard(caller)
         self._next()
 
-    def _note(self, caller: Hashable) -> None:
+    def _note(self, tenant: str) -> None:
         now = self._clock()
-        self._seen[caller] = now
-        self._seen.move_to_end(caller)
+        self._seen[tenant] = now
+        self._seen.move_to_end(tenant)
         while next(iter(self._seen.values())) < now - _REMEMBERED:
             self._seen.popitem(last=False)
+
+    def _is_shared(self) -> bool:
+        since = self._clock() - _REMEMBERED
+        return sum(seen >= since for seen in self._seen.values()) > 1
 
     def _end(self, caller: Hashable) -> None:
         self._busy -= 1
@@ -116,7 +121,7 @@ class Turns:
         self._next()
 
     def _next(self) -> None:
-        most = 1 if len(self._seen) > 1 else self._width
+        most = 1 if self._is_shared() else self._width
         while self._busy < self._width:
             able = [each for each in self._waiting if each not in self._rests and self._working[each] < most]
             if not able:

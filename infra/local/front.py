@@ -4,7 +4,10 @@ Two ASGI applications with one purpose. :class:`Front` sits before the embedded 
 a request costs no further hop. :class:`Relay` passes requests on to an emulator elsewhere.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import base64
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Hashable, MutableMapping
 from typing import Any, Final
 
 import httpx
@@ -58,18 +61,27 @@ class Front:
         elif self.rest_api is None:
             await _refuse(scope, receive, send)
         else:
-            async with self._turns.of(_caller(scope)):
+            async with self._turns.of(*_caller(scope)):
                 await self._emulator(_prefixed(scope, self.rest_api, path=scope["path"]), receive, send)
 
 
-def _caller(scope: Scope) -> tuple[bytes | str, ...]:
-    """Who calls, as far as turns are concerned: a token, a webhook's key, or an address."""
+def _caller(scope: Scope) -> tuple[Hashable, str | None]:
+    """Who calls, as far as turns are concerned, and the tenant: that of a token, or a webhook's key, or an address."""
     path: str = scope["path"]
     for name, value in scope["headers"]:
-        if name in (b"authorization", b"cookie"):
-            return (value,)
+        if name == b"authorization" and (tenant := _tenant_of(value)):
+            return tenant, tenant
     client = scope.get("client") or ("",)
-    return (client[0], path) if path.startswith(_WEBHOOKS) else (client[0],)
+    return ((client[0], path) if path.startswith(_WEBHOOKS) else client[0]), None
+
+
+def _tenant_of(authorization: bytes) -> str | None:
+    """What a token says, true or not: it only decides whose turn it is."""
+    claims = authorization.rpartition(b" ")[2].split(b".")[1:2]
+    with contextlib.suppress(ValueError, AttributeError):
+        tenant = json.loads(base64.urlsafe_b64decode(b"".join(claims) + b"==")).get("tenant")
+        return tenant if isinstance(tenant, str) else None
+    return None
 
 
 def _prefixed(scope: Scope, api: str, path: str) -> Scope:

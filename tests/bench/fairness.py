@@ -3,7 +3,7 @@
 import time
 
 import msgspec
-from helpers.flood import flood, steadily
+from helpers.flood import Latencies, flood, steadily
 from helpers.stack import Stack
 from helpers.tenants import own_tenant
 
@@ -48,6 +48,9 @@ def measure(stack: Stack, count: int | None) -> Fairness:
                 return drained < LONGEST and loud.data("GET", "executions/stats")["completed"] < count
 
             during = steadily(steady, every=EVERY, go_on=go_on)
+        after = steadily(steady, every=EVERY, go_on=lambda number: number < ALONE)
+    # Before and after, for the machine has other work, too.
+    alone = Latencies([*alone.seconds, *after.seconds])
     return Fairness(
         flood=count,
         alone_median_ms=alone.median * 1000,

@@ -1,10 +1,13 @@
 """The API's port: the path API Gateway knows, and never more requests at once than there is room for."""
 
 import asyncio
+import base64
 from typing import Any
 
 import httpx
+import pytest
 
+from infra.local import front
 from infra.local.front import Front
 
 PORT = 8080
@@ -86,3 +89,18 @@ def test_a_burst_waits_for_its_turn() -> None:
         assert emulator.busiest == 2
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("authorization", "tenant"),
+    [
+        (b"Bearer x." + base64.urlsafe_b64encode(b'{"tenant": "acme"}').rstrip(b"=") + b".y", "acme"),
+        (b"Bearer x." + base64.urlsafe_b64encode(b'{"tenant": 7}') + b".y", None),
+        (b"Bearer x." + base64.urlsafe_b64encode(b"[]") + b".y", None),
+        (b"Bearer attune_it_abc", None),
+        (b"Basic \xff", None),
+        (b"", None),
+    ],
+)
+def test_whose_turn_it_is_by_a_token(authorization: bytes, tenant: str | None) -> None:
+    assert front._tenant_of(authorization) == tenant

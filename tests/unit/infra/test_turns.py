@@ -81,3 +81,39 @@ def test_a_place_that_is_free_goes_to_who_has_the_fewest() -> None:
         thread.join(10)
     assert order[0] == "quiet"
     assert len(order) == 6
+
+
+def test_one_tenant_alone_has_all_turns() -> None:
+    async def run() -> int:
+        turns, most, working = Turns(4), 0, 0
+
+        async def work(caller: str, tenant: str | None) -> None:
+            nonlocal most, working
+            async with turns.of(caller, tenant):
+                working += 1
+                most = max(most, working)
+                await asyncio.sleep(0)
+                working -= 1
+
+        # A webhook's poster, and somebody who looks on with a token.
+        await asyncio.gather(*(work("hook", None) for _ in range(9)), *(work("acme", "acme") for _ in range(3)))
+        return most
+
+    assert asyncio.run(run()) == 4
+
+
+def test_of_two_tenants_each_has_one_turn_at_a_time() -> None:
+    async def run() -> dict[str, int]:
+        turns, most, working = Turns(4), dict.fromkeys("ab", 0), dict.fromkeys("ab", 0)
+
+        async def work(tenant: str) -> None:
+            async with turns.of(tenant, tenant):
+                working[tenant] += 1
+                most[tenant] = max(most[tenant], working[tenant])
+                await asyncio.sleep(0.001)
+                working[tenant] -= 1
+
+        await asyncio.gather(work("b"), *(work("a") for _ in range(6)), work("b"))
+        return most
+
+    assert asyncio.run(run()) == {"a": 1, "b": 1}
