@@ -1,15 +1,18 @@
 """What holds for any workflow, whatever happens to its messages and to the processes that take its steps."""
 
+from itertools import count
 from random import Random
 from zlib import crc32
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from unit.domain.workflow.chaos import Outcome, Plan, Platform
 
+from chalicelib.domain.entities import Json
 from chalicelib.domain.workflow.definition import Definition, Retry, Task, Transition
 from chalicelib.domain.workflow.graph import Graph
+from chalicelib.domain.workflow.parsing import parse
 
 OUTCOMES: list[Outcome] = [("completed", False), ("failed", False), ("failed", True), ("timeout", True)]
 USUAL = [None, "succeeded()", "{{ not failed() }}", "1 == 1"]
@@ -84,7 +87,12 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 seeds = st.integers(0, 2**32)
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # these take minutes to shrink
+)
 
 
 @thorough
@@ -130,6 +138,73 @@ def test_a_rerun_keeps_what_succeeded_and_ends(definition: Definition, plan: Pla
     assert {name for name, _ in second.begun} <= anew
     kept = {name: task for name, task in first.state.tasks.items() if name not in anew and task.status == "completed"}
     assert {name: second.state.tasks[name].result for name in kept} == {n: task.result for n, task in kept.items()}
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> list[dict[str, Json]]:
+    """Steps as users nest them: tasks, branches, parallel parts, each perhaps with something for its failure."""
+    numbers = count()
+
+    def steps(depth: int) -> list[dict[str, Json]]:
+        return [step(depth) for _ in range(draw(st.integers(1, 3 if depth < 2 else 1)))]
+
+    def step(depth: int) -> dict[str, Json]:
+        said: dict[str, Json] = {"name": f"s{next(numbers)}"}
+        kinds = ["task", "if", "parallel", "tasks"] if depth < 3 else ["task"]
+        match draw(st.sampled_from(kinds)):
+            case "if":
+                said |= {"if": draw(st.booleans()), "then": steps(depth + 1)}
+                if draw(st.booleans()):
+                    said["else"] = steps(depth + 1)
+            case "parallel":
+                parts = range(draw(st.integers(1, 3)))
+                said["parallel"] = [draw(st.sampled_from([steps, step]))(depth + 1) for _ in parts]
+            case "tasks":
+                said["tasks"] = steps(depth + 1)
+            case _:
+                said["action"] = "my.act"
+        if depth < 3 and draw(st.integers(0, 3)) == 0:
+            said["on_failure"] = steps(depth + 1)
+        if draw(st.integers(0, 5)) == 0:
+            said["when"] = draw(st.booleans())
+        return said
+
+    return [{"name": "first", "tasks": steps(0)}, *steps(0)]
+
+
+@thorough
+@given(blocks(), plans(), seeds)
+def test_blocks_run_as_they_are_nested(steps: list[dict[str, Json]], plan: Plan, seed: int) -> None:
+    parsed = parse({"tasks": steps})
+    assert parsed.problems == []
+    assert parsed.definition is not None
+    platform = Platform(parsed.definition, plan, Random(seed)).play()
+    ran: set[str] = set()
+    succeeded = walk(steps, plan, ran)
+    assert {name for name, _ in platform.begun} == ran
+    assert platform.end is not None
+    assert platform.end.status == ("completed" if succeeded else "failed")
+
+
+def walk(steps: Json, plan: Plan, ran: set[str]) -> bool:
+    """Run ``steps`` one after the other, as anybody would who reads them; whether they succeed."""
+    return all(step_succeeds(step, plan, ran) for step in steps)
+
+
+def step_succeeds(step: dict[str, Json], plan: Plan, ran: set[str]) -> bool:
+    if step.get("when") is False:
+        return True
+    if "action" in step:
+        ran.add(step["name"])
+        fine = plan(step["name"], 0, 0)[0] == "completed"
+    elif "if" in step:
+        fine = walk(step["then"] if step["if"] else step.get("else", []), plan, ran)
+    elif "parallel" in step:
+        parts = [walk(each if isinstance(each, list) else [each], plan, ran) for each in step["parallel"]]
+        fine = all(parts)
+    else:
+        fine = walk(step["tasks"], plan, ran)
+    return fine or ("on_failure" in step and walk(step["on_failure"], plan, ran))
 
 
 def what_must_run(definition: Definition, plan: Plan) -> tuple[set[str], set[str]]:
