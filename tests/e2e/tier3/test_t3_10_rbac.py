@@ -209,6 +209,23 @@ def test_a_role_gives_permissions_and_takes_them_back(boss: AttuneClient, member
     boss.call("DELETE", f"permissions/sets/{made['id']}")
 
 
+def test_a_packs_permission_sets_come_and_go_with_it(boss: AttuneClient, member: Member) -> None:
+    pack = f"sets_{uuid.uuid4().hex[:8]}"
+    given = f"ref: {pack}.clerk\nlabel: Clerk\ngrants:\n  - resource: executions\n    actions: [read]\n"
+    files = {"pack.yaml": f"ref: {pack}\nname: Sets\nversion: 1.0.0\n"}
+    boss.upload_pack(pack_archive(files | {"permission_sets/clerk.yaml": given}))
+    somebody = member(None)
+    body = {"identity_id": somebody.me()["id"], "permission_set_ref": f"{pack}.clerk"}
+    boss.data("POST", "permissions/assignments", json=body)
+    wait_for(lambda: status(somebody, "GET", "executions") == 200, timeout=SOON, what="the set to take effect")
+    (listed,) = boss.call("GET", "permissions/sets", params={"pack_ref": pack})
+    assert status(boss, "DELETE", f"permissions/sets/{listed['id']}") == 403, "it goes with its pack"
+    boss.upload_pack(pack_archive(files), force=True)
+    wait_for(lambda: status(somebody, "GET", "executions") == 403, timeout=SOON, what="the set to be gone")
+    assert boss.call("GET", "permissions/sets", params={"pack_ref": pack}) == []
+    assert boss.call("GET", f"identities/{body['identity_id']}/permissions") == []
+
+
 def test_a_frozen_identity_is_locked_out(stack: Stack, boss: AttuneClient, member: Member) -> None:
     viewer = member("viewer")
     me = viewer.me()

@@ -241,6 +241,21 @@ def test_what_is_handed_on_and_on_stays_within_the_first(
         assert giver.covers(further)
 
 
+@given(GRANTS, GRANTS, GRANTS, ASKED)
+def test_a_set_that_is_changed_gives_nothing_that_is_new_to_both(
+    mine: list[Grant], before: list[Grant], after: list[Grant], asked: Any
+) -> None:
+    editor = access(*mine, team="blue")
+    if editor.covers_change(before, after) and access(*after, team="blue").allows(*asked):
+        assert editor.allows(*asked) or access(*before, team="blue").allows(*asked)
+
+
+@given(GRANTS, GRANTS)
+def test_a_set_may_always_shrink(mine: list[Grant], before: list[Grant]) -> None:
+    assert access(*mine).covers_change(before, before)
+    assert access(*mine).covers_change(before, before[1:])
+
+
 @given(GRANTS)
 def test_what_one_has_one_may_hand_on(mine: list[Grant]) -> None:
     had = [each for each in mine if (each.constraints or {}).get("attributes", {}).get("team", "blue") == "blue"]
