@@ -30,7 +30,15 @@ from attune.api_client.api.inquiries import (
     respond_to_inquiry,
     update_inquiry,
 )
-from attune.api_client.api.packs import create_pack, delete_pack, get_pack, list_packs, upload_pack
+from attune.api_client.api.packs import (
+    create_pack,
+    delete_pack,
+    get_pack,
+    list_packs,
+    sync_pack_workflows,
+    upload_pack,
+    validate_pack_workflows,
+)
 from attune.api_client.api.rules import create_rule, disable_rule, enable_rule, get_rule, list_rules, list_rules_by_pack
 from attune.api_client.api.runtimes import get_runtime, list_runtimes, list_runtimes_by_pack
 from attune.api_client.api.secrets import create_key, delete_key, get_key, list_keys, update_key
@@ -50,6 +58,16 @@ from attune.api_client.api.sensors import (
 )
 from attune.api_client.api.triggers import create_trigger, get_trigger, list_triggers
 from attune.api_client.api.webhooks import enable_webhook, receive_webhook
+from attune.api_client.api.workflows import (
+    create_workflow,
+    delete_workflow,
+    get_workflow,
+    list_workflows,
+    list_workflows_by_pack,
+    save_workflow_file,
+    update_workflow,
+    update_workflow_file,
+)
 from attune.api_client.models import (
     ChangePasswordRequest,
     CreateActionRequest,
@@ -63,6 +81,7 @@ from attune.api_client.models import (
     CreateRuleRequest,
     CreateSensorRequest,
     CreateTriggerRequest,
+    CreateWorkflowRequest,
     InquiryRespondRequest,
     InquiryStatus,
     LoginRequest,
@@ -70,9 +89,11 @@ from attune.api_client.models import (
     PackUploadForm,
     RefreshTokenRequest,
     RegisterRequest,
+    SaveWorkflowFileRequest,
     UpdateInquiryRequest,
     UpdateKeyRequest,
     UpdateSensorRequest,
+    UpdateWorkflowRequest,
     WebhookReceiverRequest,
 )
 from attune.api_client.types import File
@@ -195,6 +216,24 @@ def test_actions(client, demo):
     assert "demo.a" in [each.ref for each in read(list_actions, client).items]
     assert [each.ref for each in read(list_actions_by_pack, client, "demo").items] == ["demo.a"]
     assert [each.ref for each in read(search_actions, client, q="demo").items] == ["demo.a"]
+
+
+def test_workflows(client, demo):
+    definition = {"tasks": [{"name": "a", "action": "demo.a"}]}
+    said = {"pack_ref": "demo", "label": "F", "version": "1.0.0", "definition": definition}
+    body = CreateWorkflowRequest.from_dict({"ref": "demo.f", "param_schema": {}, "out_schema": {}, **said})
+    assert read(create_workflow, client, body=body).data.definition.to_dict() == definition
+    assert read(get_workflow, client, "demo.f").data.version == "1.0.0"
+    kept = {"definition": None, "param_schema": None, "out_schema": None}
+    assert read(update_workflow, client, "demo.f", body=UpdateWorkflowRequest(**kept, label="G")).data.label == "G"
+    saved = {"name": "g", "param_schema": None, "out_schema": None, **said}
+    read(save_workflow_file, client, "demo", body=SaveWorkflowFileRequest.from_dict(saved))
+    read(update_workflow_file, client, "demo.g", body=SaveWorkflowFileRequest.from_dict(saved))
+    assert [each.ref for each in read(list_workflows, client).items] == ["demo.f", "demo.g"]
+    assert [each.ref for each in read(list_workflows_by_pack, client, "demo").items] == ["demo.f", "demo.g"]
+    assert read(validate_pack_workflows, client, "demo").data.validated_count == 2
+    assert read(sync_pack_workflows, client, "demo").data.registered_count == 0
+    read(delete_workflow, client, "demo.f")
 
 
 def test_triggers_and_webhooks(client, anonymous, demo):
