@@ -22,7 +22,7 @@ def checked(call: Call, ref: str, definition: Json, path: str = "definition") ->
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise Unprocessable(f"Invalid workflow definition: {told}{more}", details=problems)
     require_delegable(call, permission_sets_of(parsed.definition))
-    absent = check_actions(parsed.definition, partial(_exists, call, ref, path))
+    absent = check_actions(parsed, partial(_exists, call, ref, path))
     return [f"{path}{each.path[1:]}: {each.message}" for each in (*parsed.warnings, *absent)]
 
 

@@ -198,9 +198,8 @@ class _Builder:
             if component.type is not WorkflowDefinition:
                 continue
             parsed = parse(component.fields["definition"])
-            if parsed.definition is not None:
-                absent = check_actions(parsed.definition, lambda ref: self._find(Action, ref) is not None)
-                self._warnings += [component.flaw(each.message, each.path) for each in absent]
+            absent = check_actions(parsed, lambda ref: self._find(Action, ref) is not None)
+            self._warnings += [component.flaw(each.message, each.path) for each in absent]
 
     def _link_sensors(self) -> None:
         """Set on each of the pack's triggers which sensor feeds it (semantics §2.9)."""

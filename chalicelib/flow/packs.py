@@ -305,7 +305,7 @@ def _used(entity: Owned) -> Iterator[str]:
     if isinstance(entity, Rule):
         yield from (entity.action_ref, entity.trigger_ref)
     elif isinstance(entity, WorkflowDefinition) and (definition := parse(entity.definition).definition) is not None:
-        yield from (ref for _, ref in actions_of(definition))
+        yield from actions_of(definition)
 
 
 def _wake(services: Services, tenant: str, installed: Iterable[Owned]) -> None:

@@ -21,7 +21,7 @@ def lent_by_rules(registry: Registry, action_refs: Collection[str]) -> list[Gran
     }
     for workflow in registry.workflows.list():
         definition = parse(workflow.definition).definition
-        if definition is not None and any(ref in action_refs for _, ref in actions_of(definition)):
+        if definition is not None and any(ref in action_refs for ref in actions_of(definition)):
             refs.update(permission_sets_of(definition))
     found = map(registry.permission_sets.find, sorted(refs))
     return [grant for permission_set in found if permission_set is not None for grant in permission_set.grants]

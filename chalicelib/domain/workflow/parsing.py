@@ -6,7 +6,7 @@ of them means is said in ``docs/workflows.md``.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -61,40 +61,49 @@ _Entry = tuple[str, str | None, Json]  # path, name if a map gives it, what is t
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """``definition`` is there if there are no problems."""
+    """``definition`` is there if there are no problems; ``paths`` lead to its tasks, by their names."""
 
     definition: Definition | None
     problems: list[Problem]
     warnings: list[Problem]
+    paths: Mapping[str, str]
 
 
-def parse(definition: Json, *, version_required: bool = False) -> Parsed:
+def parse(definition: Json) -> Parsed:
     """What ``definition`` says, or everything that is wrong with it. Whether its actions exist is not looked at."""
     try:
         size = len(msgspec.json.encode(definition))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        return Parsed(None, [Problem("$", f"a definition must be JSON: {error}")], [])
+        return _refused(f"a definition must be JSON: {error}")
     if size > MAX_BYTES:
-        return Parsed(None, [Problem("$", f"a definition may have at most {MAX_BYTES} bytes, not {size}")], [])
+        return _refused(f"a definition may have at most {MAX_BYTES} bytes, not {size}")
     findings = Findings()
-    read = _Reader(findings).definition(definition, version_required=version_required)
-    return Parsed(None if findings.problems else read, findings.problems, findings.warnings)
+    reader = _Reader(findings)
+    read = reader.definition(definition)
+    return Parsed(None if findings.problems else read, findings.problems, findings.warnings, reader.paths)
 
 
-def actions_of(definition: Definition) -> Iterator[tuple[str, str]]:
-    """The actions that a workflow needs, each once, with where the first task names it."""
-    seen: set[str] = set()
-    for task in definition.tasks:
-        if task.action is not None and task.action not in seen:
-            seen.add(task.action)
-            yield f"$.tasks.{task.name}.action", task.action
+def _refused(reason: str) -> Parsed:
+    return Parsed(None, [Problem("$", reason)], [], {})
 
 
-def check_actions(definition: Definition, exists: Callable[[str], bool]) -> list[Problem]:
-    """What to warn of: actions that are not there, so far (README 16)."""
+def actions_of(definition: Definition) -> list[str]:
+    """The refs of the actions that a workflow needs, each once."""
+    return list(dict.fromkeys(task.action for task in definition.tasks if task.action is not None))
+
+
+def check_actions(parsed: Parsed, exists: Callable[[str], bool]) -> list[Problem]:
+    """What to warn of: actions that are not there, so far (README 16). Each is told where it is named first."""
+    first: dict[str, str] = {}
+    for task in [] if parsed.definition is None else parsed.definition.tasks:
+        if task.action is not None:
+            first.setdefault(task.action, task.name)
     return [
-        Problem(path, f"action '{ref}' does not exist yet; until it does, a run that comes to it fails there")
-        for path, ref in actions_of(definition)
+        Problem(
+            f"{parsed.paths[name]}.action",
+            f"action '{ref}' does not exist yet; until it does, a run that comes to it fails there",
+        )
+        for ref, name in first.items()
         if not exists(ref)
     ]
 
@@ -122,15 +131,17 @@ class _Reader:
         self._circular: set[str] = set()  # tasks that wait for each other
         self._depth = 0
 
-    def definition(self, raw: Json, *, version_required: bool) -> Definition | None:
+    @property
+    def paths(self) -> dict[str, str]:
+        return {draft.name: draft.path for draft in self._drafts}
+
+    def definition(self, raw: Json) -> Definition | None:
         if isinstance(raw, list):
             raw = {"tasks": raw}
         if not isinstance(raw, dict):
             self._findings.problem("$", f"must be a map with a list of tasks, not {shown(raw)}")
             return None
         self._findings.misspelled(raw, "$", _OF_DEFINITIONS)
-        if version_required and raw.get("version") in (None, ""):
-            self._findings.problem("$.version", "is missing: say for example version: 1.0.0")
         own = {"vars": self._vars(raw.get("vars")), "output_map": self._output(raw), **self._limits(raw)}
         self._tasks(raw.get("tasks"))
         if len(self._drafts) > MAX_TASKS:

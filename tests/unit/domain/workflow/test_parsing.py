@@ -551,13 +551,6 @@ def test_every_problem_is_listed() -> None:
     }
 
 
-def test_a_file_needs_a_version() -> None:
-    assert parse({"tasks": {"a": {"action": "my.act"}}}).problems == []
-    assert [each.path for each in parse({"tasks": {"a": {"action": "my.act"}}}, version_required=True).problems] == [
-        "$.version"
-    ]
-
-
 @pytest.mark.parametrize(
     ("tasks", "path", "said"),
     [
@@ -597,15 +590,18 @@ def test_variables_are_known_wherever_they_are_set() -> None:
 
 
 def test_actions_and_permission_sets() -> None:
-    read = definition("""
+    parsed = read("""
         tasks:
           - {name: a, action: my.one, permission_set_refs: [core.viewer, "{{ parameters.set }}", ""]}
           - {name: b, action: my.two, permission_set_refs: core.editor}
           - {name: c, action: my.one}
     """)
-    assert list(actions_of(read)) == [("$.tasks.a.action", "my.one"), ("$.tasks.b.action", "my.two")]
-    assert permission_sets_of(read) == ["core.viewer", "core.editor"]
-    assert [each.path for each in check_actions(read, lambda ref: ref == "my.one")] == ["$.tasks.b.action"]
+    assert parsed.definition is not None
+    assert actions_of(parsed.definition) == ["my.one", "my.two"]
+    assert permission_sets_of(parsed.definition) == ["core.viewer", "core.editor"]
+    assert [each.path for each in check_actions(parsed, lambda ref: ref == "my.one")] == ["$.tasks[1].action"]
+    assert [each.path for each in check_actions(parsed, lambda _: False)] == ["$.tasks[0].action", "$.tasks[1].action"]
+    assert check_actions(read("tasks: []"), lambda _: False) == []
 
 
 # Bounds
