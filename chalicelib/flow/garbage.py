@@ -36,15 +36,15 @@ def leave(services: Services, tenant: str, before: Iterable[Pack | Action | Sens
         services.store.tenant(tenant).garbage.leave(name, at)
 
 
-def collect(services: Services, now: datetime) -> int:
-    """Delete what is due and nothing refers to. Returns how much was looked at. May be repeated."""
-    due = sorted(islice(services.store.garbage_due(now, PER_TICK), PER_TICK), key=itemgetter(0))
-    for tenant, of_tenant in groupby(due, key=itemgetter(0)):
+def collect(services: Services, due: Iterable[tuple[str, str, datetime]], now: datetime) -> int:
+    """Delete what is ``due`` (``Store.due``) and nothing refers to. Returns how much was looked at. May be repeated."""
+    some = sorted(islice(due, PER_TICK), key=itemgetter(0))
+    for tenant, of_tenant in groupby(some, key=itemgetter(0)):
         try:
             _look_at(services.store.tenant(tenant), [(name, at) for _, name, at in of_tenant], now)
         except Exception:  # it stays due, and must not keep that of others
             logger.exception("garbage could not be collected", tenant=tenant)
-    return len(due)
+    return len(some)
 
 
 def _look_at(opened: TenantStore, due: list[tuple[str, datetime]], now: datetime) -> None:

@@ -16,7 +16,7 @@ def handle(services: Services) -> None:
     looked_at = sweep(services, due.executions, now)
     held = gates.settle(services)
     gone = tenants.remove_some(services)
-    garbage_seen = garbage.collect(services, now) if now.minute % 15 == 0 else 0
+    let_go = garbage.collect(services, due.garbage, now)
     logger.info(
         "tick",
         timers=len(due.timers),
@@ -25,5 +25,5 @@ def handle(services: Services) -> None:
         looked_at=looked_at,
         gates=held,
         tenants_removed=gone,
-        garbage=garbage_seen,
+        garbage=let_go,
     )

@@ -3,7 +3,6 @@
 A name has one row, which whoever lets go of the name last has written: so it is looked at a full while after that.
 """
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
@@ -12,7 +11,6 @@ from pynamodb.exceptions import DeleteError
 from chalicelib.store import rows
 from chalicelib.store.models import SEPARATOR, Tables, partition
 
-DUE: Final = "garbage"  # all of it in one partition of the index: little is ever due there
 _KIND: Final = "garbage"
 
 
@@ -26,7 +24,8 @@ class Garbage:
     def leave(self, name: str, at: datetime) -> None:
         """Have ``name`` looked at, at ``at`` and not before."""
         row = self._rows(partition(self._tenant, _KIND, name), 0)
-        row.update(actions=[self._rows.due.set(DUE), self._rows.due_at.set(rows.micros(at))])
+        moment = rows.micros(at)
+        row.update(actions=[self._rows.due.set(rows.due_shard(moment)), self._rows.due_at.set(moment)])
 
     def forget(self, name: str, at: datetime) -> None:
         """``name`` has been looked at as it was due, unless somebody has let go of it again meanwhile."""
@@ -38,9 +37,7 @@ class Garbage:
                 raise
 
 
-def due(tables: Tables, now: datetime, limit: int) -> Iterator[tuple[str, str, datetime]]:
-    """Tenant and name of what was to be looked at by ``now``, and since when; the earliest first."""
-    index = tables.garbage.by_due
-    for row in index.query(DUE, tables.garbage.due_at <= rows.micros(now), limit=limit):
-        tenant, _, name = row.pk.split(SEPARATOR, 2)
-        yield tenant, name, rows.moment(row.due_at or 0)
+def garbage_name(pk: str) -> str | None:
+    """The name that a row's key is of; None for another kind of row."""
+    parts = pk.split(SEPARATOR, 2)
+    return parts[2] if len(parts) == 3 and parts[1] == _KIND else None

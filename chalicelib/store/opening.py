@@ -16,8 +16,7 @@ from chalicelib.store import rows
 from chalicelib.store.activity import Activity
 from chalicelib.store.artifacts import Artifacts
 from chalicelib.store.blobs import Blobs, forget_stored
-from chalicelib.store.garbage import Garbage
-from chalicelib.store.garbage import due as garbage_due
+from chalicelib.store.garbage import Garbage, garbage_name
 from chalicelib.store.gates import Gates
 from chalicelib.store.gates import gated as gated_tenants
 from chalicelib.store.idempotency import Hits, Idempotency
@@ -65,10 +64,12 @@ class TenantStore:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What somebody must look at, each with its tenant: ids of executions, and timers as the index knows them."""
+    """What somebody must look at, each with its tenant: ids of executions, timers as the index knows them, and names of
+    what may be garbage, with the time since when they are due."""
 
     executions: list[tuple[str, int]]
     timers: list[tuple[str, StoredTimer]]
+    garbage: list[tuple[str, str, datetime]]
 
 
 class Store:
@@ -207,21 +208,19 @@ class Store:
     def due(self, now: datetime, limit: int = 20_000) -> Due:
         """What was to be looked at by ``now``, the earliest first, at most about ``limit`` rows. As many calls as there
         are shards, however long the platform was down."""
-        found = Due([], [])
+        found = Due([], [], [])
         index = self._tables.timers.by_due
         for shard in range(rows.DUE_SHARDS):
             until = self._tables.timers.due_at <= rows.micros(now)
             for row in index.query(rows.due_shard(shard), until, limit=limit // rows.DUE_SHARDS):
                 tenant = row.pk.partition(SEPARATOR)[0]
-                if row.timer is None:
+                if (name := garbage_name(row.pk)) is not None:
+                    found.garbage.append((tenant, name, rows.moment(row.due_at or 0)))
+                elif row.timer is None:
                     found.executions.append((tenant, row.id))
                 else:
                     found.timers.append((tenant, stored_timer(row)))
         return found
-
-    def garbage_due(self, now: datetime, limit: int) -> list[tuple[str, str, datetime]]:
-        """Tenant and name of what may be garbage and was to be looked at by ``now``, and since when. One call."""
-        return list(garbage_due(self._tables, now, limit))
 
     def polls_due(self, now: datetime) -> list[tuple[str, int]]:
         """Tenant and id of every sensor that was to be looked at by ``now``. One call."""

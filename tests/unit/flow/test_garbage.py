@@ -42,16 +42,21 @@ def kept(world: World, pack: Pack) -> bool:
     return packs.archive_name(pack.content or "") in world.store.blobs.sizes("packs/")
 
 
+def collect(world: World) -> None:
+    due = world.services.store.due(world.clock()).garbage
+    garbage.collect(world.services, due, world.clock())
+
+
 def a_day_passes(world: World) -> None:
     world.clock.advance(hours=26)
-    garbage.collect(world.services, world.clock())
-    garbage.collect(world.services, world.clock())  # what the first look has let go of
+    collect(world)
+    collect(world)  # what the first look has let go of
 
 
 def test_a_replaced_archive_goes_after_a_day(world: World) -> None:
     first, second = install(world, "1"), install(world, "2")
     world.clock.advance(hours=24)
-    garbage.collect(world.services, world.clock())
+    collect(world)
     assert kept(world, first)
 
     a_day_passes(world)
@@ -87,7 +92,7 @@ def test_what_is_let_go_of_again_has_another_day(world: World) -> None:
     install(world, "2")
     world.clock.advance(hours=2)
 
-    garbage.collect(world.services, world.clock())
+    collect(world)
 
     assert kept(world, first)
 
@@ -100,7 +105,7 @@ def test_an_archive_that_comes_back_just_then_is_left_alone(world: World) -> Non
     name = packs.archive_name(first.content or "")
     world.store.blobs.put(name, b"again")
 
-    garbage.collect(world.services, world.clock())
+    collect(world)
     assert kept(world, first)
 
     a_day_passes(world)
