@@ -128,6 +128,8 @@ class _Reader:
         self._places: dict[str, str] = {}  # where each name that users gave stands
         self._exits: dict[str, Exits] = {}  # what depends_on a name waits for
         self._waits: list[tuple[Draft, str, str]] = []  # drafts, paths, and the tasks that they depend on
+        self._jumps: list[tuple[Draft, str]] = []  # where branches go on that name a task, and its name
+        self._ends: set[str] = set()  # the tasks that blocks end with
         self._circular: set[str] = set()  # tasks that wait for each other
         self._depth = 0
 
@@ -149,6 +151,7 @@ class _Reader:
             self._findings.problem("$.tasks", f"are more than {MAX_TASKS} tasks; move some to a workflow of their own")
             return None
         self._settle_waits()
+        self._settle_jumps()
         self._check_links()
         sources.check(self._fields.sources, self._fields.variables, self._exits, self._findings)
         # Of two with one name only the first goes into the graph, which has to be looked at nevertheless.
@@ -254,7 +257,9 @@ class _Reader:
         if prefix is not None and isinstance(raw, str):
             if "." not in raw:
                 (target,) = self._fields.names([raw], path) or [""]
-                return Member(path, path, target, [], targets=[target], linked=True)
+                after = Draft(f"{prefix}.{number}", path)
+                self._jumps.append((after, target))
+                return Member(path, path, target, [Exit(after)], linked=True)
             raw = {"action": raw}
         if prefix is not None and isinstance(raw, list):
             raw = {"tasks": raw}
@@ -312,14 +317,17 @@ class _Reader:
     def _action(self, raw: dict[str, Json], draft: Draft) -> Member:
         if "if" in raw and raw.get("when") is None:
             raw = {**raw, "when": raw["if"]}  # on an action it is a condition like any other
+        jumps = len(self._jumps)
         draft.fields |= self._fields.action(raw, draft.path) | self._fields.common(raw, draft.path)
         draft.written = self._fields.transitions(raw, draft.path)
         success = [Exit(draft, SUCCEEDED)]
         self._exits.setdefault(draft.name, success)
         exits = self._outcomes(raw, draft, draft.lead, success)
-        return self._finished(raw, draft, draft.written, exits)
+        return self._finished(raw, draft, draft.written, exits, linked=len(self._jumps) > jumps)
 
-    def _finished(self, raw: dict[str, Json], draft: Draft, written: Sequence[Transition], exits: Exits) -> Member:
+    def _finished(
+        self, raw: dict[str, Json], draft: Draft, written: Sequence[Transition], exits: Exits, *, linked: bool = False
+    ) -> Member:
         waits: list[str] = []
         if raw.get("depends_on") not in (None, "", []):
             path = f"{draft.path}.depends_on"
@@ -328,7 +336,7 @@ class _Reader:
             draft.fields.setdefault("join", "all")
             draft.fields["gathers"] = True
         targets = [name for transition in written for name in transition.do]
-        linked = bool(targets or waits) or raw.get("join") is not None
+        linked = linked or bool(targets or waits) or raw.get("join") is not None
         return Member(draft.name, draft.path, draft.name, exits, targets, waits, linked)
 
     def _outcomes(self, raw: dict[str, Json], draft: Draft, follow: Callable[..., None], success: Exits) -> Exits:
@@ -348,15 +356,19 @@ class _Reader:
         """The ways out of a block; where it has several ends, these meet first."""
         if len(block.tails) < 2:
             return [each for tail in block.tails for each in tail]
-        made = close(block.tails, name, path)
+        return self._closed(block.tails, name, path)
+
+    def _closed(self, tails: Sequence[Exits], name: str, path: str) -> Exits:
+        made = close(tails, name, path)
         self._drafts.extend(made)
+        self._ends.update(draft.name for draft in made)
         return [Exit(made[-1])]
 
     # One block
 
     def _around(self, raw: dict[str, Json], start: Draft, kind: str) -> Member:
         """The tasks of a block between its start and its end."""
-        first = len(self._drafts)
+        first, jumps = len(self._drafts), len(self._jumps)
         if kind == "if" and raw.get("type") == "if" and "if" not in raw and "condition" not in raw:
             raw = {**{name: each for name, each in raw.items() if name != "when"}, "if": raw.get("when")}
         start.fields |= self._fields.common({**raw, "when": None}, start.path)
@@ -368,11 +380,7 @@ class _Reader:
             tails = self._if(raw["when"], (inner, start.path), (None, ""), start, f"{start.path}.when")
         inside = _Inside(self._drafts[first:])
         written = self._fields.transitions(raw, start.path)
-        success: Exits = []
-        if tails:
-            made = close(tails, f"{start.name}.end", start.path)
-            self._drafts.extend(made)
-            success = [Exit(made[-1])]
+        success = self._closed(tails, f"{start.name}.end", start.path) if tails else []
         self._exits.setdefault(start.name, success)
 
         def follow(when: str | None, *targets: str) -> None:
@@ -387,7 +395,8 @@ class _Reader:
 
         for transition in written:
             follow_with(transition)
-        return self._finished(raw, start, written, self._outcomes(raw, start, follow, success))
+        exits = self._outcomes(raw, start, follow, success)
+        return self._finished(raw, start, written, exits, linked=len(self._jumps) > jumps)
 
     def _inside(self, raw: dict[str, Json], start: Draft, kind: str) -> list[Exits]:
         path = start.path
@@ -451,6 +460,31 @@ class _Reader:
                 connect(exits, draft.name)
                 needed.setdefault(draft.name, []).append(name)
         self._check_circles(needed)
+
+    def _settle_jumps(self) -> None:
+        """A branch that names a task goes on after it, if the task is the branch's alone; then there is nothing else
+        that it could have run for."""
+        graph = Graph(Definition(tasks=[draft.task() for draft in self._drafts] if self._jumps else []))
+        for after, target in self._jumps:
+            leading = graph.inbound(target) if target in self._exits else frozenset()
+            if len(leading) == 1 and not leading & graph.reachable_from([target]):
+                connect(self._exits[target], after.name)
+                self._drafts.append(after)
+        while idle := self._idle_ends():
+            self._drafts = [draft for draft in self._drafts if draft.name not in idle]
+            for draft in idle.values():
+                if any(each.publish or set(each.do) - self._ends for each in draft.transitions):
+                    self._findings.problem(
+                        draft.path,
+                        "nothing can follow this: it only goes on to tasks that others lead to as well;"
+                        " say in their next what follows",
+                    )
+
+    def _idle_ends(self) -> dict[str, Draft]:
+        """The ends of blocks that no run comes to: each of its branches goes somewhere else."""
+        led_to = {name for draft in self._drafts for transition in draft.transitions for name in transition.do}
+        ends = {draft.name: draft for draft in self._drafts if draft.name in self._ends}
+        return {name: draft for name, draft in ends.items() if name not in led_to}
 
     def _check_circles(self, needed: dict[str, list[str]]) -> None:
         tasks = [Task(name=name, next=[Transition(do=needed.get(name, []))]) for name in self._exits]

@@ -296,6 +296,32 @@ def test_branches_may_name_tasks_that_stand_elsewhere() -> None:
     assert order(text, go=False) == ["b", "c", "completed"]
 
 
+def test_after_named_tasks_the_block_goes_on() -> None:
+    text = """
+        tasks:
+          - {name: check, if: parameters.go, then: a, else: [b]}
+          - {name: a, action: my.act}
+          - {name: b, action: my.act}
+          - {name: fan, depends_on: check, parallel: [c, d], next: last}
+          - {name: c, action: my.act}
+          - {name: d, action: my.act}
+          - {name: last, action: my.act}
+    """
+    assert order(text, go=True) == ["a", "c", "d", "last", "completed"]
+    assert order(text, go=False) == ["b", "c", "d", "last", "completed"]
+    assert order(text, "c", go=True) == ["a", "c", "d", "failed"]
+
+
+def test_a_branch_may_lead_back() -> None:
+    text = """
+        vars: {n: 0}
+        tasks:
+          - {name: again, action: my.act, publish: [{n: "{{ n + 1 }}"}]}
+          - {name: check, depends_on: again, if: n < 3, then: again, else: {name: last, action: my.act}}
+    """
+    assert order(text) == ["again", "again", "again", "last", "completed"]
+
+
 def test_parallel_branches_meet() -> None:
     text = """
         tasks:
@@ -503,8 +529,8 @@ A, B = "{name: a, action: my.act}", "{name: b, action: my.act}"
         (f"[{{name: a, if: '{{{{ x }}}} y', then: {B}}}]", "[0].if", "one expression"),
         (f"[{{name: a, action: my.act, then: {B}, if: true}}]", "[0].action", "two tasks"),
         (f"[{{name: a, parallel: [{B}], retry: 3}}]", "[0].retry", "inside"),
-        ("[{if: true, then: x, else: x, name: c}, {name: d, depends_on: c, action: my.act}, {name: x, action: my.act}]",
-         "[1].depends_on", "never ends"),
+        ("[{if: true, then: x, else: x, next: d}, {name: d, action: my.act}, {name: x, action: my.act, next: x}]",
+         "[0]", "say in their next"),
         ("[5]", "[0]", "must be a task"),
         ("7", "", "list of tasks"),
         ("[]", "", "at least one"),
