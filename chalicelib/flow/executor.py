@@ -67,13 +67,13 @@ def _take(services: Services, message: Message) -> tuple[str, Execution] | None:
 
 def _start(services: Services, message: ExecutionRequested) -> Execution | None:
     """Start what is requested, and return it if it has ended as it began."""
-    now = services.clock()
-    snapshot = seen_by_sender(services, message.tenant, message, now)
+    snapshot = seen_by_sender(services, message.tenant, message, services.clock())
     activity = services.store.tenant(message.tenant).activity
-    end = partial(_end, services, message, now)
     action = snapshot.action(message.action_ref)
     if action is not None and not (admitted := admission.admit(services, message, action)).begins:
         return admitted.over
+    now = services.clock()  # from here on: its turn may have come only just now
+    end = partial(_end, services, message, now)
     if action is not None and action.workflow_def is not None:
         endings.carry_out(services, message.tenant, workflows.start(services, snapshot, message, action))
         return None

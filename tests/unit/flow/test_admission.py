@@ -1,13 +1,16 @@
 """Concurrency policies on the executor, the conductor and the tables."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from unit.flow.world import World
 
+from chalicelib import clients
 from chalicelib.domain.entities import Action, Concurrency, Execution
-from chalicelib.flow import admission, cancel, conductor, executor
+from chalicelib.flow import admission, cancel, conductor, executor, lanes
 from chalicelib.flow.intake import request_execution
 from chalicelib.protocol import ExecutionRequested, PolicyChanged, RunFinished
 from chalicelib.store.registry import Delete, Put
@@ -196,3 +199,48 @@ def test_more_wait_than_one_look_takes_in(world: World) -> None:
         assert len(running) <= 3
         policed.finish(running[0])
     assert {policed.status(each) for each in executions} == {"completed"}
+
+
+@pytest.fixture
+def calls(world: World) -> Iterator[list[str]]:
+    """The calls of AWS that are made, by name, but for looks at the registry's version."""
+    made: list[str] = []
+
+    def note(model: Any, **_: Any) -> None:
+        made.append(model.name)
+
+    world.services.snapshots.of(world.tenant)
+    clients.on_event("before-call.*.*", note)
+    yield made
+    clients.off_event("before-call.*.*", note)
+
+
+def test_what_a_policy_costs(world: World, calls: list[str]) -> None:
+    """Nothing without one; with one, what decision 026 says."""
+    policed = Policed(world)
+    plain = world.put_action("p.plain")
+    requests = []
+    for action in (plain, policed.action, policed.action):
+        execution = request_execution(world.services, world.tenant, action, parameters={})
+        requests.append(ExecutionRequested(tenant=world.tenant, id=execution.id, action_ref=action.ref))
+
+    def taken(work: Callable[[], Any]) -> int:
+        calls.clear()
+        work()
+        return len(calls)
+
+    costs = [
+        taken(partial(admission.admit, world.services, request, action))
+        for request, action in zip(requests, (plain, policed.action, policed.action), strict=True)
+    ]
+    assert costs == [0, 6, 7]
+    first = world.activity.get_execution(requests[1].id)
+    unpoliced = world.activity.get_execution(requests[0].id)
+    assert first is not None
+    assert unpoliced is not None
+    assert taken(lambda: lanes.left(world.services, world.tenant, unpoliced)) == 0
+    world.activity.transition(requests[2].id, from_=["requested"], to="cancelled", now=world.clock())
+    waiting = world.activity.get_execution(requests[2].id)
+    assert waiting is not None
+    lanes.left(world.services, world.tenant, waiting)
+    assert taken(lambda: lanes.left(world.services, world.tenant, first)) == 4
