@@ -1,6 +1,6 @@
 # Everything a developer does here. Only Python 3.11+ and make are needed; the rest goes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help run reset test check bench format lock deploy rotate clean
+.PHONY: help run reset test check bench format access lock deploy rotate clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)

@@ -25,7 +25,7 @@ from chalicelib.domain import refs
 from chalicelib.domain.entities import Identity, PermissionAssignment, RoleAssignment
 from chalicelib.security import passwords
 from chalicelib.security.access import grants_of
-from chalicelib.store.registry import Delete, Put
+from chalicelib.store.registry import Delete, Put, persistently
 
 
 @ROUTES.get(
@@ -175,19 +175,21 @@ def list_identity_permissions(call: Call, id: int) -> list[PermissionAssignmentR
 )
 def create_identity_role_assignment(call: Call, id: int) -> Data[IdentityRoleAssignmentResponse]:  # noqa: A002
     """Give an identity a role, and so the permission sets of the role, which the caller must have themselves."""
-    identity = _found(call, id)
-    call.require("permissions", "manage", call.context_of(identity))
     name: str = call.body.role
-    if any(each.role == name for each in identity.roles):
-        raise Conflict(f"Identity '{identity.login}' has the role '{name}' already")
+    call.require("permissions", "manage", call.context_of(_found(call, id)))
     role = call.registry.roles.get(name)
     given_by = [each.permission_set_ref for each in role.permission_sets] if role else []
     require_grants(call, grants_of(call.snapshot, given_by), f"Role '{name}'")
     assigned = RoleAssignment(id=call.services.new_id(), role=name, created=call.now, updated=call.now)
-    _changed(call, identity, roles=[*identity.roles, assigned])
-    return Data(
-        IdentityRoleAssignmentResponse.of(assigned, identity_id=identity.id), "Role assignment created successfully"
-    )
+
+    def assign() -> None:
+        identity = _found(call, id)
+        if any(each.role == name for each in identity.roles):
+            raise Conflict(f"Identity '{identity.login}' has the role '{name}' already")
+        _changed(call, identity, roles=[*identity.roles, assigned])
+
+    persistently(assign)
+    return Data(IdentityRoleAssignmentResponse.of(assigned, identity_id=id), "Role assignment created successfully")
 
 
 @ROUTES.delete(
@@ -199,15 +201,20 @@ def create_identity_role_assignment(call: Call, id: int) -> Data[IdentityRoleAss
 )
 def delete_identity_role_assignment(call: Call, id: int) -> Data[Success]:  # noqa: A002
     """Take a role from an identity. 400 for one that a provider of identities manages."""
-    for identity in call.registry.identities.list():
-        for assigned in identity.roles:
-            if assigned.id == id:
-                call.require("permissions", "manage", call.context_of(identity))
-                if assigned.managed:
-                    raise BadRequest(f"This role is managed by '{assigned.source}' and cannot be taken away here")
-                _changed(call, identity, roles=[each for each in identity.roles if each.id != id])
-                return Data(Success("Role assignment deleted successfully"))
-    raise NotFound.of("Role assignment", id)
+
+    def take() -> None:
+        for identity in call.registry.identities.list():
+            for assigned in identity.roles:
+                if assigned.id == id:
+                    call.require("permissions", "manage", call.context_of(identity))
+                    if assigned.managed:
+                        raise BadRequest(f"This role is managed by '{assigned.source}' and cannot be taken away here")
+                    _changed(call, identity, roles=[each for each in identity.roles if each.id != id])
+                    return
+        raise NotFound.of("Role assignment", id)
+
+    persistently(take)
+    return Data(Success("Role assignment deleted successfully"))
 
 
 @ROUTES.post(
@@ -228,10 +235,15 @@ def create_permission_assignment(call: Call) -> Data[PermissionAssignmentRespons
         call, call.registry.permission_sets.find(body.permission_set_ref), body.permission_set_ref
     )
     require_grants(call, permission_set.grants, f"Permission set '{permission_set.ref}'")
-    if any(each.permission_set_ref == permission_set.ref for each in identity.assignments):
-        raise Conflict(f"Identity '{identity.login}' has the permission set '{permission_set.ref}' already")
     assigned = PermissionAssignment(id=call.services.new_id(), permission_set_ref=permission_set.ref, created=call.now)
-    _changed(call, identity, assignments=[*identity.assignments, assigned])
+
+    def assign() -> None:
+        current = _found(call, identity.id)
+        if any(each.permission_set_ref == permission_set.ref for each in current.assignments):
+            raise Conflict(f"Identity '{current.login}' has the permission set '{permission_set.ref}' already")
+        _changed(call, current, assignments=[*current.assignments, assigned])
+
+    persistently(assign)
     return Data(assignment_view(identity, assigned, permission_set.id), "Permission assignment created successfully")
 
 
@@ -244,12 +256,17 @@ def create_permission_assignment(call: Call) -> Data[PermissionAssignmentRespons
 )
 def delete_permission_assignment(call: Call, id: int) -> Data[Success]:  # noqa: A002
     """Take a permission set from an identity."""
-    for identity in call.registry.identities.list():
-        if any(each.id == id for each in identity.assignments):
-            call.require("permissions", "manage", call.context_of(identity))
-            _changed(call, identity, assignments=[each for each in identity.assignments if each.id != id])
-            return Data(Success("Permission assignment deleted successfully"))
-    raise NotFound.of("Permission assignment", id)
+
+    def take() -> None:
+        for identity in call.registry.identities.list():
+            if any(each.id == id for each in identity.assignments):
+                call.require("permissions", "manage", call.context_of(identity))
+                _changed(call, identity, assignments=[each for each in identity.assignments if each.id != id])
+                return
+        raise NotFound.of("Permission assignment", id)
+
+    persistently(take)
+    return Data(Success("Permission assignment deleted successfully"))
 
 
 def to_change(call: Call, id_: int, action: str = "update") -> Identity:

@@ -24,7 +24,7 @@ from chalicelib.domain import refs
 from chalicelib.domain.entities import Grant, PermissionAssignment, PermissionSet, Role
 from chalicelib.domain.permissions import GrantError, check_grants
 from chalicelib.flow.permission_sets import taken_away
-from chalicelib.store.registry import Delete, Put
+from chalicelib.store.registry import Delete, Put, persistently
 
 
 @ROUTES.get(
@@ -125,16 +125,21 @@ def create_permission_set_role_assignment(
     found = visible_set(call, call.registry.permission_sets.by_id(id), id)
     call.require("permissions", "manage", call.context_of(found))
     require_grants(call, found.grants, f"Permission set '{found.ref}'")
-    role = call.registry.roles.get(name)
-    given_already = role.permission_sets if role else []
-    if any(each.permission_set_ref == found.ref for each in given_already):
-        raise Conflict(f"Role '{name}' gives the permission set '{found.ref}' already")
     added = PermissionAssignment(id=call.services.new_id(), permission_set_ref=found.ref, created=call.now)
-    if role is None:
-        made = Role(id=call.services.new_id(), ref=name, created=call.now, updated=call.now, permission_sets=[added])
-        call.registry.commit(Put(made, new=True))
-    else:
-        _give(call, role, [*given_already, added])
+
+    def give() -> None:
+        role = call.registry.roles.get(name)
+        if role is None:
+            made = Role(
+                id=call.services.new_id(), ref=name, created=call.now, updated=call.now, permission_sets=[added]
+            )
+            call.registry.commit(Put(made, new=True))
+        elif any(each.permission_set_ref == found.ref for each in role.permission_sets):
+            raise Conflict(f"Role '{name}' gives the permission set '{found.ref}' already")
+        else:
+            _give(call, role, [*role.permission_sets, added])
+
+    persistently(give)
     return Data(set_role_view(found, name, added), "Permission set role assignment created successfully")
 
 
@@ -147,15 +152,20 @@ def create_permission_set_role_assignment(
 )
 def delete_permission_set_role_assignment(call: Call, id: int) -> Data[Success]:  # noqa: A002
     """Have a role give a permission set no more."""
-    for role in call.registry.roles.list():
-        for each in role.permission_sets:
-            if each.id == id:
-                found = call.registry.permission_sets.find(each.permission_set_ref)
-                if found is not None:
-                    call.require("permissions", "manage", call.context_of(visible_set(call, found, id)))
-                _give(call, role, [other for other in role.permission_sets if other.id != id])
-                return Data(Success("Permission set role assignment deleted successfully"))
-    raise NotFound.of("Permission set role assignment", id)
+
+    def take() -> None:
+        for role in call.registry.roles.list():
+            for each in role.permission_sets:
+                if each.id == id:
+                    found = call.registry.permission_sets.find(each.permission_set_ref)
+                    if found is not None:
+                        call.require("permissions", "manage", call.context_of(visible_set(call, found, id)))
+                    _give(call, role, [other for other in role.permission_sets if other.id != id])
+                    return
+        raise NotFound.of("Permission set role assignment", id)
+
+    persistently(take)
+    return Data(Success("Permission set role assignment deleted successfully"))
 
 
 def visible_set(call: Call, found: PermissionSet | None, named: object) -> PermissionSet:
@@ -171,11 +181,7 @@ def _to_change(call: Call, id_: int, action: str) -> PermissionSet:
 
 
 def _give(call: Call, role: Role, permission_sets: list[PermissionAssignment]) -> None:
-    if permission_sets:
-        changed = msgspec.structs.replace(role, permission_sets=permission_sets, updated=call.now)
-        call.registry.commit(Put(changed))
-    else:
-        call.registry.commit(Delete("role", role.ref))
+    call.registry.commit(Put(msgspec.structs.replace(role, permission_sets=permission_sets, updated=call.now)))
 
 
 def _checked(grants: Json) -> list[Grant]:

@@ -7,7 +7,7 @@ import msgspec
 
 from chalicelib.domain.entities import Grant, PermissionAssignment
 from chalicelib.domain.workflow.parsing import actions_of, parse, permission_sets_of
-from chalicelib.store.registry import Delete, Put, Registry
+from chalicelib.store.registry import Put, Registry
 
 
 def lent_by_rules(registry: Registry, action_refs: Collection[str]) -> list[Grant]:
@@ -27,7 +27,7 @@ def lent_by_rules(registry: Registry, action_refs: Collection[str]) -> list[Gran
     return [grant for permission_set in found if permission_set is not None for grant in permission_set.grants]
 
 
-def taken_away(registry: Registry, refs: Collection[str], now: datetime) -> Iterator[Put | Delete]:
+def taken_away(registry: Registry, refs: Collection[str], now: datetime) -> Iterator[Put]:
     """The changes by which everybody in the tenant loses these permission sets: a set that somebody makes under the
     same ref one day is another one."""
     if not refs:
@@ -40,8 +40,5 @@ def taken_away(registry: Registry, refs: Collection[str], now: datetime) -> Iter
         if kept(identity.assignments) != identity.assignments:
             yield Put(msgspec.structs.replace(identity, assignments=kept(identity.assignments), updated=now))
     for role in registry.roles.list():
-        remaining = kept(role.permission_sets)
-        if not remaining:
-            yield Delete("role", role.ref)
-        elif remaining != role.permission_sets:
-            yield Put(msgspec.structs.replace(role, permission_sets=remaining, updated=now))
+        if kept(role.permission_sets) != role.permission_sets:
+            yield Put(msgspec.structs.replace(role, permission_sets=kept(role.permission_sets), updated=now))

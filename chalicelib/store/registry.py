@@ -44,6 +44,7 @@ from chalicelib.store.models import RegistryRow, Tables, partition
 from chalicelib.store.timers import Arm, Disarm, arming, timer_row
 
 D = TypeVar("D", bound=Definition)
+T = TypeVar("T")
 
 KINDS: Final[dict[type[Definition], str]] = {
     Tenant: "tenant",
@@ -79,6 +80,17 @@ class Conflict(Exception):  # noqa: N818  # the name by which the API answers: 4
         super().__init__(f"{what} exists already" if exists else f"{what} was changed by somebody else")
         self.what = what
         self.exists = exists
+
+
+def persistently(change: Callable[[], T]) -> T:
+    """What ``change`` makes, which reads what it writes: begun again where somebody else wrote in between. Raises
+    :class:`Conflict` when that does not end."""
+    for _ in range(_TRIES - 1):
+        try:
+            return change()
+        except Conflict:
+            time.sleep(random.uniform(0.005, 0.05))  # noqa: S311  # jitter, not a secret
+    return change()
 
 
 @dataclass(frozen=True, slots=True)

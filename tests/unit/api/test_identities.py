@@ -1,5 +1,7 @@
 """Identities, and how they come by their permissions. Every test says what it needs by the API alone."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 import pytest
 
@@ -155,6 +157,17 @@ def test_an_assigned_set_takes_effect_and_goes(api):
     assert gone.data["success"] is True
     assert not may(ann, "packs", "read")
     assert api.delete(f"{ASSIGNMENTS}/{answer.data['id']}").status == 404
+
+
+def test_sets_that_are_assigned_at_the_same_time_are_all_there(api):
+    """Nobody is told of a conflict that is none."""
+    made = create(api)
+    refs = ["core.viewer", "core.executor", "core.editor", "core.admin"]
+    with ThreadPoolExecutor(len(refs)) as together:
+        answers = list(together.map(lambda ref: assign(api, made, ref), refs))
+    assert [answer.status for answer in answers] == [201] * len(refs)
+    assigned = api.get(f"{IDENTITIES}/{made['id']}").data["direct_permissions"]
+    assert sorted(each["permission_set_ref"] for each in assigned) == sorted(refs)
 
 
 def test_an_identity_is_named_by_login_too(api):

@@ -19,6 +19,8 @@ from chalicelib.api.routing import Route
 from chalicelib.domain.permissions import DEFAULT_SETS, Access
 from chalicelib.store import snapshot
 
+pytestmark = pytest.mark.slow  # two thousand requests
+
 EVERY = sorted(adapter.ROUTES, key=lambda route: (route.path, route.method))
 CLOSED = [route for route in EVERY if route.needs.signed_in]
 OPEN = [route for route in EVERY if not route.needs.signed_in]
