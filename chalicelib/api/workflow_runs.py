@@ -14,7 +14,7 @@ from chalicelib.api.routing import ROUTES, Call, grant
 from chalicelib.api.views import Body, Data, Json, Omittable, Page, Paging, Query, View
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import TERMINAL
-from chalicelib.flow import endings, workflows
+from chalicelib.flow import endings, quotas, workflows
 from chalicelib.flow.intake import run_again
 from chalicelib.flow.workflows import Aftermath, NotAWorkflowError, RerunError
 from chalicelib.services import Services
@@ -121,6 +121,7 @@ def rerun_execution(call: Call, execution_id: int) -> Data[ExecutionResponse]:
         raise Conflict(f"execution {execution_id} is {before.status}: it can be run again when it has ended")
     action = executable_action(call, before.action_ref)
     tasks = list(dict.fromkeys(body.tasks or []))
+    quotas.admit(call.services, call.tenant)
     try:
         execution = run_again(
             call.services, call.tenant, action, before, tasks, reset=body.reset, executor=call.principal.identity_id

@@ -1,5 +1,8 @@
 """Tenants: who may make them, what they keep apart, and what is left of one that is deleted."""
 
+import hashlib
+import io
+import tarfile
 from datetime import timedelta
 from typing import Any
 
@@ -257,3 +260,54 @@ def test_a_deletion_lets_what_runs_end_first(
     )
     assert tenants.remove_some(services) == 1
     assert rows_of(services, "acme") == []
+
+
+def test_too_many_requests_are_refused_at_every_door(platform: Any) -> None:
+    ann, stay = made(platform, quotas={"executions_per_minute": 4}), made(platform, "acme-2")
+    for client in (ann, stay):
+        make_pack(client, "mine")
+        make_action(client, "mine.greet")
+        make_trigger(client, "mine.called")
+    keys = [client.post("/api/v1/triggers/mine.called/webhooks/enable").data["webhook_key"] for client in (ann, stay)]
+
+    def ask(client: Any, key: str) -> list[Any]:
+        return [
+            client.post("/api/v1/executions/execute", json={"action_ref": "mine.greet"}),
+            client.anonymous().post(f"/api/v1/webhooks/{key}", json={}),
+            client.post("/api/v1/events", json={"trigger_ref": "mine.called", "payload": {}}),
+        ]
+
+    answers = [answer for _ in range(4) for answer in ask(ann, keys[0])]
+    refused = [answer for answer in answers if answer.status == 429]
+    assert len(refused) >= 4, "two minutes may meet here, not three"
+    for answer in refused:
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        assert answer.json["code"] == "TOO_MANY_REQUESTS"
+    assert {answer.status for answer in ask(stay, keys[1])} <= {200, 201, 403}, "the others go on"
+
+
+def test_storage_has_a_quota(platform: Any) -> None:
+    ann = made(platform, quotas={"storage": 300})
+    archive = pack_archive({"pack.yaml": "ref: mine\nname: Mine\nversion: 1.0.0\n"})
+    noise = pack_archive({"pack.yaml": "ref: more\nname: M\nversion: 1.0.0\n", "actions/x.py": "# " + noise_of(2000)})
+    form = {"force": "false", "skip_tests": "true"}
+    assert ann.post("/api/v1/packs/upload", fields=form, files={"pack": ("p.tgz", archive)}).status == 201
+    refused = ann.post("/api/v1/packs/upload", fields=form, files={"pack": ("p.tgz", noise)})
+    assert refused.status == 429
+    assert ann.get("/api/v1/packs/more").status == 404
+    assert 0 < platform.get("/api/v1/tenants/acme").data["use"]["storage"] <= 300
+
+
+def pack_archive(files: dict[str, str]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return content.getvalue()
+
+
+def noise_of(size: int) -> str:
+    """Text that does not compress."""
+    return hashlib.shake_256(b"noise").hexdigest(size // 2)
