@@ -56,6 +56,8 @@ def asked(
 ) -> tuple[Answer, bool]:
     """The answer, and whether anything of my world was changed by it; afterwards nothing is. ``more`` goes into the
     body."""
+    if route.tag == "audit":
+        stage.restore()  # what was asked for before is on record, refs of the other tenant's included
     answer = by.ask(stage.services(), route, None if token is None else by.tokens[token], of=of, more=more)
     changed = stage.changed(stage.mine.tenant)
     if changed or (answer.status < 400 and route.method != "GET"):

@@ -57,6 +57,7 @@ STANDS_FOR = {
     "executions": "execution",
     "inquiries": "inquiry",
     "tenants": "tenant",
+    "audit-events": "audit_event",
     "webhooks": "webhook_key",
 }
 # Parameters that name no thing of a tenant's.
@@ -64,6 +65,7 @@ PLAIN = {
     "executions/status": "completed",
     "inquiries/status": "pending",
     "logs": "stdout",
+    "audit-events/by-request": "00000000-0000-4000-8000-000000000000",
 }
 WORKFLOW = {"version": "1.0.0", "tasks": [{"name": "one", "action": "core.noop"}]}
 
@@ -298,12 +300,12 @@ class Stage:
         return self.rows_of(tenant) != self._rows[tenant]
 
     def rows_of(self, tenant: str) -> dict[tuple[str, str, str], str]:
-        """Everything that a tenant has stored, to be compared."""
+        """Everything that a tenant has stored, to be compared, but for the records of who was let in and who was not."""
         return {
             (name, hash_key.value, str(range_key.value)): json.dumps(item.to_json(), sort_keys=True)
             for name in self._kept
             for hash_key, by_range in self._held[name].items.items()
-            if hash_key.value.split("#")[0] == tenant
+            if hash_key.value.split("#")[0] == tenant and not hash_key.value.startswith(f"{tenant}#audit")
             for range_key, item in by_range.items()
         }
 
@@ -327,6 +329,8 @@ def furnish(services: Services, tenant: str, mark: str) -> World:
     _furnish_pack(root, world)
     _furnish_people(root, world)
     _furnish_past(root, world)
+    records = root.get("/api/v1/audit-events")
+    world.things["audit_event"] = records.items[0]["id"] if records.status == 200 else 0
     return world
 
 
