@@ -22,6 +22,7 @@ OF_TRANSITIONS: Final = ("when", "publish", "do", "__chart_meta__", "label", "co
 OF_RETRIES: Final = ("count", "delay", "backoff", "max_delay", "jitter", "on_error", "when")
 
 _USUAL_JITTER: Final = 0.5  # what `jitter: true` takes off at most
+_NAMED_ITEM: Final = re.compile(r"[\w, ]{1,100} in [{<]")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][\w-]{0,254}")
 
 
@@ -37,6 +38,7 @@ class Fields:
     def action(self, raw: dict[str, Json], path: str) -> dict[str, Any]:
         """The fields of a task that runs an action."""
         fields: dict[str, Any] = {"action": self._action_ref(raw.get("action"), f"{path}.action")}
+        raw = self._with(raw, path)
         per_item = raw.get("with_items") is not None
         key = "parameters" if raw.get("input") is None and raw.get("parameters") is not None else "input"
         fields["input"] = self._input(raw.get(key), f"{path}.{key}", per_item=per_item)
@@ -129,6 +131,18 @@ class Fields:
             return None
         return self.template(value, path, of_item=per_item)
 
+    def _with(self, raw: dict[str, Json], path: str) -> dict[str, Json]:
+        """StackStorm's ``with: {items, concurrency}`` in our words."""
+        given = raw.get("with")
+        if given is None:
+            return raw
+        said = given if isinstance(given, dict) else {"items": given}
+        items = said.get("items")
+        if items is None or (isinstance(items, str) and _NAMED_ITEM.match(items)):
+            self.findings.problem(f"{path}.with", "say items: '{{ … }}' (or with_items), and read each as {{ item }}")
+            return raw
+        return {"with_items": items, "concurrency": said.get("concurrency"), **raw}
+
     def _with_items(self, value: Json, path: str) -> Json:
         if isinstance(value, list):
             return self.template(value, path)
@@ -138,7 +152,7 @@ class Fields:
             )
             return None
         if not is_template(value):
-            self.findings.warning(path, f"is one item, the text itself; for its value write '{{{{ {value} }}}}'")
+            self.findings.warning(path, f"is one item, the text itself; for its value write '{{{{ {value[:60]} }}}}'")
         return self.template(value, path)
 
     def _retry(self, value: Json, path: str, *, per_item: bool) -> Retry | None:

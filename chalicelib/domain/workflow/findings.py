@@ -13,6 +13,7 @@ import msgspec
 from chalicelib.domain.entities import Json
 
 MAX_PROBLEMS: Final = 500  # told of one definition; nobody reads on
+MAX_LENGTH: Final = 1_000  # characters of a path or a message: either may quote what somebody wrote
 
 _CLOSE: Final = 0.75  # how alike two words must be for one to be a slip of the other
 _COMPARISONS: Final = 50_000  # of words, in search of what was meant; each takes some 10 µs
@@ -35,12 +36,10 @@ class Findings:
         self._comparisons = _COMPARISONS
 
     def problem(self, path: str, message: str) -> None:
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(path, message))
+        _add(self.problems, path, message)
 
     def warning(self, path: str, message: str) -> None:
-        if len(self.warnings) < MAX_PROBLEMS:
-            self.warnings.append(Problem(path, message))
+        _add(self.warnings, path, message)
 
     def whole(self, value: Json, path: str, least: int, most: int) -> int | None:
         """A whole number; one that is written as text is taken too."""
@@ -116,6 +115,11 @@ class Findings:
         """A question to end a message with, or nothing."""
         meant = self.closest(word, words)
         return "" if meant is None else f"; did you mean {meant!r}?"
+
+
+def _add(told: list[Problem], path: str, message: str) -> None:
+    if len(told) < MAX_PROBLEMS:
+        told.append(Problem(path[:MAX_LENGTH], message[:MAX_LENGTH]))
 
 
 def shown(value: Json) -> str:

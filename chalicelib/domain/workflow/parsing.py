@@ -46,11 +46,11 @@ _TYPES: Final = ("action", "workflow", "parallel", "if")
 _OF_BLOCKS: Final = ("if", "condition", "then", "else", "parallel", "branches", "tasks")
 _OF_TASKS: Final = (
     "name", "type", "next", "join", "when", "depends_on", "publish", "decision", *OUTCOMES,
-    "action", "input", "parameters", "with_items", "concurrency", "batch_size", "retry", "timeout", "delay",
+    "action", "input", "parameters", "with_items", "with", "concurrency", "batch_size", "retry", "timeout", "delay",
     "max_iterations", "permission_set_refs", "permission_set_ref", "worker_selector", "worker_tolerations",
     "worker_affinity", *_OF_BLOCKS,
 )  # fmt: skip
-_NOT_OF_BLOCKS: Final = ("with_items", "concurrency", "batch_size", "retry", "timeout", "delay")
+_NOT_OF_BLOCKS: Final = ("with_items", "with", "concurrency", "batch_size", "retry", "timeout", "delay")
 _OF_DEFINITIONS: Final = (
     "ref", "label", "description", "tags", "parameters", "output", "version", "vars", "tasks", "output_map",
     "cancellation_policy", "timeout", "max_iterations",

@@ -17,7 +17,6 @@ ROOTS: Final = frozenset(
 ITEM_ROOTS: Final = frozenset({"item", "index", "batch"})  # inside a with_items
 WORKFLOW_FUNCTIONS: Final = frozenset({"result", "succeeded", "failed", "timed_out"})
 
-_EXPRESSION: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _TASK: Final = re.compile(r"(?<![\w.'\"])tasks?\.(\w[\w-]*)")
 
 
@@ -39,10 +38,13 @@ def check(sources: Collection[Source], variables: Collection[str], tasks: Collec
             _check_condition(source, names, findings)
             _check_tasks(source.path, source.value, tasks, findings)
         else:
-            for path, text in _templates_in(source.path, source.value):
-                _check_template(path, text, names, findings)
-                for expression in _EXPRESSION.findall(text):
-                    _check_tasks(path, expression, tasks, findings)
+            for path, text in _strings_in(source.path, source.value):
+                if is_template(text):
+                    if _check_template(path, text, names, findings):
+                        for part in text.split("{{")[1:]:
+                            _check_tasks(path, part.partition("}}")[0], tasks, findings)
+                elif "<%" in text and "%>" in text:
+                    findings.warning(path, "stays as it is: expressions are written {{ }} here, not <% %>")
 
 
 def expression_of(text: str) -> Expression | None:
@@ -58,7 +60,7 @@ def _check_condition(source: Source, known: Collection[str], findings: Findings)
         expression = compile_expression(source.value)
     except ExpressionError as error:
         if not is_template(source.value):
-            findings.problem(source.path, f"{error}; write an expression such as: result().code == 200")
+            findings.problem(source.path, f"{error}; write an expression, without <% %>, such as: result().code == 200")
             return
         if _check_template(source.path, source.value, known, findings):
             findings.warning(
@@ -103,7 +105,7 @@ def _check_tasks(path: str, expression: str, tasks: Collection[str], findings: F
             findings.warning(path, f"there is no task '{name}' whose result could be read{findings.hint(name, tasks)}")
 
 
-def _templates_in(path: str, value: Json) -> Iterator[tuple[str, str]]:
+def _strings_in(path: str, value: Json) -> Iterator[tuple[str, str]]:
     waiting = [(path, value)]
     while waiting:
         where, item = waiting.pop()
@@ -111,5 +113,5 @@ def _templates_in(path: str, value: Json) -> Iterator[tuple[str, str]]:
             waiting.extend((f"{where}.{name}", each) for name, each in reversed(item.items()))
         elif isinstance(item, list):
             waiting.extend((f"{where}[{index}]", each) for index, each in reversed(list(enumerate(item))))
-        elif isinstance(item, str) and is_template(item):
+        elif isinstance(item, str):
             yield where, item

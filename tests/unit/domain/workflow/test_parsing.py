@@ -165,6 +165,9 @@ def test_all_keys_of_a_task() -> None:
     assert task("permission_set_refs: []").permission_set_refs == []
     assert task("permission_set_refs: ''").permission_set_refs == ""
     assert task("with_items: [1, 2]").with_items == [1, 2]
+    spread = task("with: {items: '{{ parameters.list }}', concurrency: 3}")
+    assert (spread.with_items, spread.concurrency) == ("{{ parameters.list }}", 3)
+    assert task("with: '{{ parameters.list }}'").with_items == "{{ parameters.list }}"
     assert task("retry: 3").retry == Retry(count=3)
     assert task("parameters: {x: 1}").input == {"x": 1}
     assert task("delay: 5").delay == 5
@@ -510,6 +513,8 @@ A, B = "{name: a, action: my.act}", "{name: b, action: my.act}"
         ("[{name: a, action: my.act, input: {x: '{{ lenght([]) }}'}}]", "[0].input.x", "'length'"),
         ("[{name: a, action: my.act, input: [1]}]", "[0].input", "map"),
         ("[{name: a, action: my.act, with_items: 5}]", "[0].with_items", "list"),
+        ("[{name: a, action: my.act, with: 'i in {{ x }}'}]", "[0].with", "{{ item }}"),
+        ("[{name: a, action: my.act, when: '<% succeeded() %>'}]", "[0].when", "without <% %>"),
         ("[{name: a, action: my.act, concurrency: 0}]", "[0].concurrency", "from 1"),
         ("[{name: a, action: my.act, batch_size: 1.5}]", "[0].batch_size", "whole"),
         ("[{name: a, action: my.act, timeout: true}]", "[0].timeout", "not true"),
@@ -585,6 +590,7 @@ def test_every_problem_is_listed() -> None:
         ("[{name: a, action: my.act, retry: {count: 1, delays: 5}}]", "[0].retry.delays", "'delay'"),
         ("[{name: a, action: my.act, with_items: parameters.x}]", "[0].with_items", "{{ parameters.x }}"),
         ("[{name: a, action: my.act, when: '{{ parameters.x }} == 1'}]", "[0].when", "one {{ }}"),
+        ("[{name: a, action: my.act, input: {x: '<% ctx(y) %>'}}]", "[0].input.x", "{{ }}"),
         ("[{name: a, action: my.act, join: all}]", "[0].join", "no effect"),
         ("[{name: a, action: my.act, publish: [{config: 1}]}]", "[0].publish", "vars.config"),
         (f"[{{name: a, if: failed(), then: {B}}}]", "[0].if", "on_failure"),
@@ -650,11 +656,13 @@ def test_what_is_too_large_is_refused_at_once() -> None:
         [{"name": f"t{number}", "action": "act", "next": f"tt{number}"} for number in range(10_000)],
         [{"name": "a", "action": "my.act", **{f"actio{number}": 1 for number in range(30_000)}}],
         [{"name": "a", "action": "my.act", "next": [f"x{number}" for number in range(50_000)]}],
+        [{"name": f"t{number}", "action": "my.act", "depends_on": "x" * 8_000} for number in range(120)],
     ],
 )
 def test_what_is_wrong_many_times_is_told_some_times_and_soon(given: Json) -> None:
     parsed = parse({"tasks": given})
     assert 100 <= len(parsed.problems) + len(parsed.warnings) <= 501
+    assert max(len(each.message) for each in (*parsed.problems, *parsed.warnings)) <= 1_000
 
 
 def test_blocks_nest_only_so_deep() -> None:
