@@ -131,3 +131,22 @@ def test_a_workflow_may_have_a_policy(client: AttuneClient, test_pack: dict[str,
     asked = [client.execute(f"{pack}.flow")["id"] for _ in range(3)]
     runs = [wait_for_execution_status(client, each, "succeeded", timeout=SOON) for each in asked]
     assert overlaps(runs) == 1
+
+
+def test_cancelling_a_workflow_frees_what_its_tasks_held(client: AttuneClient, test_pack: dict[str, Json]) -> None:
+    """One task runs, the others wait for its slot: all of them end, and the next execution runs."""
+    pack = test_pack["ref"]
+    action = policed(client, pack, threshold=1)
+    task = {"name": "each", "action": action, "with_items": [1, 2, 3], "concurrency": 3, "input": {"seconds": 300}}
+    workflow = create_workflow(client, pack, "flow", {"tasks": [task], "cancellation_policy": "cancel_running"})
+    run = client.execute(workflow)["id"]
+
+    def look() -> bool:
+        states = sorted(row["status"] for row in client.children_of(run).get("each", []))
+        return states == ["requested", "requested", "running"]
+
+    wait_for(look, timeout=SOON, what="one item to run and two to wait")
+    client.cancel_execution(run)
+    wait_for_execution_status(client, run, "cancelled", timeout=SOON)
+    assert {row["status"] for row in client.children_of(run)["each"]} == {"cancelled"}
+    wait_for_execution_status(client, client.execute(action)["id"], "succeeded", timeout=SOON)
