@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     default_tenant: str = DEFAULT_TENANT
     cors_origins: frozenset[str] = frozenset()  # whose pages may call the API from a browser
     oidc: OidcSettings | None = None
+    audit_days: int | None = None  # how long audit records are kept; None: for good
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -76,6 +77,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         tasks=_task_settings(environment) if environment.get("ATTUNE_TASK_CLUSTER") else None,
         cors_origins=frozenset(_listed(environment, "ATTUNE_CORS_ORIGINS")),
         oidc=oidc_settings(environment.get("ATTUNE_OIDC", "")),
+        audit_days=int(environment.get("ATTUNE_AUDIT_DAYS") or 0) or None,
     )
 
 

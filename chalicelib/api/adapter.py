@@ -20,6 +20,7 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     access,
     action_files,
     actions,
+    audit,
     auth,
     docs_page,
     enforcements,
@@ -43,6 +44,7 @@ from chalicelib.api import (  # noqa: F401  # importing a resource puts its rout
     sensors,
     sessions,
     tenants,
+    trail,
     triggers,
     webhooks,
     workflow_runs,
@@ -73,6 +75,7 @@ from chalicelib.log import logger
 from chalicelib.security.tokens import Principal
 from chalicelib.services import Services
 from chalicelib.services import services as process_services
+from chalicelib.store import journal
 from chalicelib.store.registry import Conflict as StoreConflict
 
 MAX_BODY = 10 * 1024 * 1024  # http-api 1.1; API Gateway's own cap too
@@ -98,10 +101,14 @@ def handle(request: Request, services: Services) -> Response:
     """Answer a request. Never raises: what a handler lets through becomes the contract's error body."""
     started = time.perf_counter()
     trace: dict[str, Any] = {"method": request.method, "request_id": request.request_id}
-    try:
-        response = _preflight(request) if request.method == "OPTIONS" else _answer(request, services, trace)
-    except Exception as error:
-        response = _failure(error, trace)
+    with journal.opened() as kept:
+        left = trail.Trail(kept)
+        try:
+            response = _preflight(request) if request.method == "OPTIONS" else _answer(request, services, trace, left)
+        except Exception as error:
+            left.error = _refusal(error)
+            response = _failure(error, left.error, trace)
+    trail.record(services, request, left, response.status, (time.perf_counter() - started) * 1000)
     response.headers.update(SECURITY_HEADERS | response.headers)
     response.headers.update(_cross_origin(request.headers.get("origin"), services.settings.cors_origins))
     response.headers["X-Request-Id"] = request.request_id
@@ -113,12 +120,13 @@ def handle(request: Request, services: Services) -> Response:
     return response
 
 
-def _answer(request: Request, services: Services, trace: dict[str, Any]) -> Response:
+def _answer(request: Request, services: Services, trace: dict[str, Any], left: trail.Trail) -> Response:
     if sum(len(name) + len(value) for name, value in request.headers.items()) > MAX_HEADERS:
         raise HeadersTooLarge(f"Headers exceed {MAX_HEADERS} bytes")
     route, arguments = ROUTES.find("GET" if request.method == "HEAD" else request.method, request.path)
     trace["route"] = route.path  # not the path itself: a webhook's holds its key
-    principal, allowed = _admit(route.needs, request, services)
+    left.route, left.arguments = route, arguments
+    principal, allowed = _admit(route.needs, request, services, left)
     if principal is not None:
         trace["tenant"] = principal.tenant
         trace["identity"] = principal.identity_id
@@ -134,16 +142,20 @@ def _answer(request: Request, services: Services, trace: dict[str, Any]) -> Resp
         body=body,
         form=form,
     )
-    response = _encode_answer(route.handler(call, **arguments), route.status)
+    left.call = call
+    left.answer = route.handler(call, **arguments)
+    response = _encode_answer(left.answer, route.status)
     response.cookies.extend(call.cookies)
     return response
 
 
-def _admit(needs: Requirement, request: Request, services: Services) -> tuple[Principal | None, Access | None]:
+def _admit(
+    needs: Requirement, request: Request, services: Services, left: trail.Trail
+) -> tuple[Principal | None, Access | None]:
     """The one check of the one table: who calls, and whether the route is theirs."""
     if not needs.signed_in:
         return None, None
-    principal = access.principal_of(request, services)
+    principal = left.principal = access.principal_of(request, services)
     if seconds := services.rates.wait((principal.tenant, principal.login)):
         raise TooMany("Too many requests", seconds)
     allowed = access.access_of(principal, services)
@@ -232,8 +244,7 @@ def _encode_answer(answer: Any, status: int) -> Response:
     return Response(status, headers, answer if isinstance(answer, bytes) else _encode(answer))
 
 
-def _failure(error: Exception, trace: dict[str, Any]) -> Response:
-    refused = _refusal(error)
+def _failure(error: Exception, refused: ApiError, trace: dict[str, Any]) -> Response:
     trace["code"] = refused.code
     if refused.status >= 500:
         logger.error("request failed", exc_info=error, extra=trace)

@@ -196,6 +196,8 @@ def _to_change(call: Call, ref: str, action: str) -> Key:
 def _revealed(call: Call, key: Key) -> KeyResponse:
     if key.encrypted and not call.allows("keys", "decrypt", call.context_of(key)):
         return _response(key, None)
+    if key.encrypted:
+        call.reveals("key", key.ref)
     return _response(key, call.services.cipher.open(call.tenant, key.ref, key.sealed))
 
 

@@ -321,6 +321,7 @@ class Call:
         self.client_ip = request.client_ip
         self.now: datetime = services.clock()
         self.cookies: list[str] = []  # ``Set-Cookie`` values of the answer
+        self.revealed: list[dict[str, Any]] = []  # for the audit log
         self._principal = principal
         self._access = access
         self._packs: dict[str, Pack | None] = {}
@@ -372,6 +373,10 @@ class Call:
         """Raise Forbidden unless a grant of the caller gives ``action`` on that very row."""
         if not self.allows(resource, action, context):
             raise Forbidden.lacking(resource, action)
+
+    def reveals(self, kind: str, ref: str) -> None:
+        """Note for the audit log that the answer shows a secret value of the thing of this kind and ref."""
+        self.revealed.append({"kind": kind, "ref": ref})
 
     def context_of(self, row: Any) -> "Context":
         """What the constraints of a grant are held against for ``row``, an entity."""

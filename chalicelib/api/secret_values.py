@@ -25,6 +25,7 @@ def parameters_of(call: Call, execution: Execution, *, reveal: bool = False) -> 
     if reveal:
         if not call.allows("keys", "decrypt"):
             raise Forbidden.lacking("keys", "decrypt")
+        call.reveals("execution", str(execution.id))
         return _revealed(call, execution)
     if not isinstance(execution.config, dict):
         return execution.config
@@ -56,9 +57,11 @@ def _value(call: Call, source: dict[str, str]) -> Json:
         key = call.registry.keys.get(source["key"])
         if key is None or not call.allows("keys", "decrypt", call.context_of(key)):
             return _WITHHELD
+        call.reveals("key", key.ref)
         return call.services.cipher.open(call.tenant, key.ref, key.sealed)
     if "pack" in source:
         pack = call.pack(source["pack"])
         if pack is None or not call.allows("packs", "configure", call.context_of(pack)):
             return _WITHHELD
+        call.reveals("pack", pack.ref)
     return open_source(call.services, call.snapshot, source)

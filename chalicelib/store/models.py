@@ -325,6 +325,21 @@ class GateRow(Model):
     by_due = _ByDue()
 
 
+class AuditRow(Model):
+    """An audit record (``domain.audit.AuditEvent``, the ``body``). ``subject`` is the request that it is of."""
+
+    class Meta:
+        table_name: str = ""
+
+    pk = UnicodeAttribute(hash_key=True)
+    id = IntegerAttribute(range_key=True)
+    subject = UnicodeAttribute(attr_name="su", null=True)
+    body = UnicodeAttribute(attr_name="b", null=True)
+    expires = IntegerAttribute(attr_name="ttl", null=True)  # seconds since 1970
+
+    by_subject = _BySubject()
+
+
 class NoteRow(Model):
     """Small facts with an end: answers remembered by idempotency key, counters, lists of names."""
 
@@ -355,6 +370,7 @@ class Tables:
     askings: type[AskingRow]
     garbage: type[GarbageRow]
     gates: type[GateRow]
+    audit: type[AuditRow]
     notes: type[NoteRow]
 
     @property
@@ -378,6 +394,7 @@ def open_tables(registry: str, activity: str) -> Tables:
         askings=_bind(AskingRow, activity),
         garbage=_bind(GarbageRow, activity),
         gates=_bind(GateRow, activity),
+        audit=_bind(AuditRow, activity),
         notes=_bind(NoteRow, activity),
     )
 

@@ -15,6 +15,7 @@ from chalicelib.domain.refs import tenant_slug
 from chalicelib.store import rows
 from chalicelib.store.activity import Activity
 from chalicelib.store.artifacts import Artifacts
+from chalicelib.store.audit import Audit
 from chalicelib.store.blobs import Blobs, forget_stored
 from chalicelib.store.garbage import Garbage, garbage_name
 from chalicelib.store.gates import Gates
@@ -60,6 +61,7 @@ class TenantStore:
     usage: Usage
     gates: Gates
     lanes: Lanes
+    audit: Audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Store:
             usage=Usage(self._tables, tenant),
             gates=Gates(self._tables, tenant),
             lanes=Lanes(self._tables, tenant),
+            audit=Audit(self._tables, tenant),
         )
 
     def on_commit(self, listener: Callable[[str], None]) -> None:

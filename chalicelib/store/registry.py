@@ -39,6 +39,7 @@ from chalicelib.domain.entities import (
     WorkflowDefinition,
 )
 from chalicelib.domain.quotas import COUNTED, QuotaExceededError, Quotas
+from chalicelib.store import journal
 from chalicelib.store.blobs import Blobs
 from chalicelib.store.models import RegistryRow, Tables, partition
 from chalicelib.store.timers import Arm, Disarm, arming, timer_row
@@ -180,7 +181,10 @@ class Repository(Generic[D]):
         return [self._decode(tenant, row) for row in rows]
 
     def _decode(self, tenant: str, row: RegistryRow) -> D:
-        return decode(self._type, row, self._blobs(tenant))
+        thing = decode(self._type, row, self._blobs(tenant))
+        if (kept := journal.current()) is not None:
+            kept.was_read(tenant, self._kind, thing)
+        return thing
 
 
 class Registry:
@@ -237,6 +241,12 @@ class Registry:
                 self._write(batch)
         finally:
             self._committed(self.tenant)
+        if (kept := journal.current()) is not None:
+            for change in changes:
+                if isinstance(change, Put):
+                    kept.was_put(self.tenant, KINDS[type(change.entity)], change.entity, new=change.new)
+                elif isinstance(change, Delete):
+                    kept.was_deleted(self.tenant, change.kind, change.ref)
 
     def _count(self, changes: Sequence[Put | Delete | Arm | Disarm]) -> None:
         """Hold what is new against the tenant's quotas. Counting costs with what there is, so a count is good for a

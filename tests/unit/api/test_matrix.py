@@ -62,6 +62,7 @@ def asked(
     changed = stage.changed(stage.mine.tenant)
     if changed or (answer.status < 400 and route.method != "GET"):
         stage.restore()
+    stage.forget_attempts()
     return answer, changed
 
 

@@ -301,9 +301,9 @@ class Stage:
 
     def forget_attempts(self) -> None:
         """Empty the audit logs: in one's own stand the names that one has asked with."""
-        for held in self._held.values():
-            for hash_key in [each for each in held.items if each.endswith("#audit")]:
-                del held.items[hash_key]
+        rows = self._held["activity"].items
+        for hash_key in [each for each in rows if each.value.endswith("#audit")]:
+            del rows[hash_key]
 
     def rows_of(self, tenant: str) -> dict[tuple[str, str, str], str]:
         """Everything that a tenant has stored, to be compared; but for the audit log, which tells of all attempts."""
