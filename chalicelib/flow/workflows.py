@@ -196,7 +196,8 @@ def look_at(services: Services, tenant: str, execution: Execution, now: datetime
     children = {each.id: each for id_ in waited_for if (each := store.activity.get_execution(id_)) is not None}
     over = [ending_of(child) for child in children.values() if child.status in TERMINAL]
     gone = [Ended(child=id_, status="abandoned") for id_ in waited_for if id_ not in children]
-    return _advance(services, tenant, execution.id, [*over, *gone], children)
+    again = [conductor.Cancelled()] if run.state.canceling else []
+    return _advance(services, tenant, execution.id, [*over, *gone, *again], children)
 
 
 def _advance(

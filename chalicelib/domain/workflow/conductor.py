@@ -214,7 +214,7 @@ class _Run:
             case Resumed() if self.state.paused:
                 self.state.paused = False
                 self._note("resumed")
-            case Cancelled() if not self.state.canceling:
+            case Cancelled():
                 self._cancel()
             case Expired() if not self.state.over:
                 self._expire()
@@ -269,9 +269,11 @@ class _Run:
         return True
 
     def _cancel(self) -> None:
-        self.state.canceling = True
-        self.state.ready.clear()
-        self._note("canceling")
+        if not self.state.canceling:
+            self.state.canceling = True
+            self.state.ready.clear()
+            self._note("canceling")
+        # Again, if asked again: whoever asked first may have died before anything was stopped.
         waiting = list(outstanding(self.state))
         if waiting:
             self.step.stop = Stop(waiting, running=self.definition.cancellation_policy == "cancel_running")

@@ -226,6 +226,17 @@ def test_a_cancelled_run_ends_with_the_last_of_its_tasks(world: World, policy: s
     assert (flow.own.status, flow.own.result) == ("cancelled", {"error": "Workflow cancelled", "succeeded": False})
 
 
+def test_what_was_to_be_stopped_is_stopped_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = Flow(world, *CHAIN, cancellation_policy="cancel_running").begin()
+    with monkeypatch.context() as broken:
+        broken.setattr("chalicelib.flow.endings._stop", _cut_off)
+        with pytest.raises(ConnectionError):
+            cancel(world.services, world.tenant, flow.id)
+    assert flow.get(flow.run_of("a").execution).status == "running"
+    sweeper.look_at(world.services, world.tenant, flow.id, world.clock())
+    assert flow.get(flow.run_of("a").execution).status == "canceling"
+
+
 def test_a_nested_run_tells_the_one_around_it(world: World) -> None:
     inner = Flow(world, {"name": "leaf"})
     outer: dict[str, Json] = {"tasks": [{"name": "in", "action": "pk.flow"}, {"name": "x", "action": "pk.flow"}]}
