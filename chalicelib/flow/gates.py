@@ -107,19 +107,22 @@ def enter(services: Services, tenant: str, id_: int, *, seat: bool, runs: bool =
 
 def _look(services: Services, tenant: str, known: Known, id_: int, now: datetime) -> None:
     """Find the tenant's gate, or out whether it needs one."""
-    opened, share = services.store.tenant(tenant), share_of(services, tenant)
+    opened, most = services.store.tenant(tenant), _most_without_gate(services, tenant, now)
     known.gate, known.looked = opened.gates.get(), now
     if known.gate is not None:
         return
-    rows = _taking_place(opened.activity, share + 1)
-    reason = TOO_MANY if len(rows) > share else None
+    rows = _taking_place(opened.activity, most + 1)
+    reason = TOO_MANY if len(rows) > most else None
     if reason is None and not _in_pace(services, tenant, now):
         reason = TOO_FAST
     if reason is not None:
         start = min([id_, *(each.id for each in rows if each.status == "requested")])
-        # What runs already takes its seats, too; a workflow, or a question, runs on no runner and takes none.
-        seats = sum(opened.activity.take_seat(each.id) for each in rows if each.attempt > 0)
-        opened.gates.open(start, seats, reason, now)
+        opened.gates.open(start, reason, now)
+        for each in rows:
+            # What runs already takes a seat, too; a workflow, or a question, runs on no runner and takes none. It may
+            # end at this very moment, and give its seat back before it is counted: the sum is right all the same.
+            if each.attempt > 0 and opened.activity.take_seat(each.id):
+                opened.gates.take_seat()
         pull(services, tenant)
         known.gate = opened.gates.get()
 
@@ -138,6 +141,13 @@ def _taking_place(activity: Activity, most: int) -> list[Execution]:
             break
         after = ids[-1]
     return found
+
+
+def _most_without_gate(services: Services, tenant: str, now: datetime) -> int:
+    """How many may take a place before the tenant gets a gate: more than pass it while others are at work, so that
+    whoever asks for a few things at once has no gate to wait at."""
+    quota, share = services.tenants.quotas(tenant).running_at_once, services.settings.tenant_share
+    return quota if share is None or services.gates.is_alone(tenant, now) else min(quota, share)
 
 
 def _free(services: Services, tenant: str) -> int:
@@ -177,16 +187,18 @@ def pull(services: Services, tenant: str, *, freed: int = 0) -> None:
     Not for each single seat while others are taken: half of them at once costs half as many calls.
     """
     opened, share, now = services.store.tenant(tenant), share_of(services, tenant), services.clock()
-    gate = opened.gates.give_back(freed) if freed else opened.gates.get()
+    gate, again = opened.gates.give_back(freed) if freed else opened.gates.get(), False
     while gate is not None:
         room = share - max(gate.seats, 0)
         if room <= 0 or (freed and gate.seats > 0 and room < share // 2) or not _is_open(services, tenant):
             return
         looked = opened.activity.open_ids(gate.admitted, room + 5)
         if not looked:
-            if gate.seats <= 0:
-                opened.gates.close(gate)
-            return
+            if gate.seats > 0 or again or opened.gates.close(gate):
+                return
+            # Somebody was told to wait meanwhile: look for them, and leave the rest to the tick.
+            gate, again = opened.gates.get(), True
+            continue
         waiting = [each for each in opened.activity.read(looked) if each.status == "requested"]
         limit = services.tenants.quotas(tenant).executions_per_minute
         wanted = waiting[:room]
@@ -218,7 +230,7 @@ def _is_open(services: Services, tenant: str) -> bool:
 
 def hold_up(services: Services, tenant: str) -> None:
     """Let what waits of the tenant, since whenever, start by and by."""
-    services.store.tenant(tenant).gates.open(1, 0, HELD_UP, services.clock())
+    services.store.tenant(tenant).gates.open(1, HELD_UP, services.clock())
     pull(services, tenant)
 
 

@@ -89,7 +89,7 @@ class Gates:
             return None
         return _gate_of(row)
 
-    def open(self, start: int, seats: int, reason: str, now: datetime) -> Gate:
+    def open(self, start: int, reason: str, now: datetime) -> Gate:
         """The gate that stands, or a new one behind which everything from ``start`` on waits."""
         model, row = self._tables.gates, self._row()
         at = rows.micros(now)
@@ -97,7 +97,7 @@ class Gates:
             actions=[
                 model.start.set(model.start | start),
                 model.admitted.set(model.admitted | (start - 1)),
-                model.seats.set(model.seats | seats),
+                model.seats.set(model.seats | 0),
                 model.reason.set(reason),
                 model.due.set(DUE),
                 model.due_at.set(at),
@@ -109,6 +109,10 @@ class Gates:
         """Free ``count`` seats; the gate as it then is, None when there is none."""
         model = self._tables.gates
         return self._update([model.seats.add(-count)], model.start.exists())
+
+    def take_seat(self) -> None:
+        """Count a seat that is taken by one who did not come through the gate."""
+        self._update([self._tables.gates.seats.add(1)], self._tables.gates.start.exists())
 
     def turn_away(self, id_: int) -> bool:
         """Have the execution wait; False when it need not: the gate is gone, or has admitted it meanwhile."""
