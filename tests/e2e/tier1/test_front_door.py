@@ -37,7 +37,7 @@ def test_signing_in(stack: Stack, anonymous: AttuneClient) -> None:
     assert tokens["user"]["login"] == ADMIN_LOGIN
     me = anonymous.me()
     assert me["login"] == ADMIN_LOGIN
-    assert me["assigned_permission_set_refs"] == ["core.admin"]
+    assert me["assigned_permission_set_refs"] == ["core.admin", "core.platform_admin"]
     assert {"resource": "rules", "actions": ["read", "create", "update", "delete"]} in [
         {**each, "actions": sorted(each["actions"], key=["read", "create", "update", "delete"].index)}
         for each in me["effective_permissions"]
