@@ -93,7 +93,7 @@ def test_an_event_is_bound_to_the_rule_of_its_instance(api, sensor):
 
 
 def test_one_event(api):
-    event = store(api, payload={"n": 1}, source_ref="webhook")
+    event = store(api, age=30, payload={"n": 1}, source_ref="webhook")  # one of a moment ago would be waited for
     data = api.get(f"/api/v1/events/{event.id}").data
     assert set(data) == WIRE
     assert (data["payload"], data["source_ref"], data["config"]) == ({"n": 1}, "webhook", None)
