@@ -68,6 +68,7 @@ def target_from(environment: Mapping[str, str], *, slim: bool) -> Target:
         "TaskPublicAddress": environment.get("ATTUNE_TASK_PUBLIC_ADDRESS", "off"),
         "CorsOrigins": environment.get("ATTUNE_CORS_ORIGINS", ""),
         "Oidc": _oidc(environment),
+        "AuditDays": environment.get("ATTUNE_AUDIT_DAYS", ""),
         "HttpAllowed": environment.get("ATTUNE_HTTP_ALLOWED", ""),
         "AlarmTopic": environment.get("ATTUNE_ALARM_TOPIC", ""),
     }

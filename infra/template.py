@@ -158,6 +158,12 @@ _PARAMETERS: Final[Json] = {
         "Default": "",
         "Description": "Origins whose pages may call the API from a browser, separated by commas.",
     },
+    "AuditDays": {
+        "Type": "String",
+        "Default": "",
+        "AllowedPattern": "^([1-9][0-9]{0,4})?$",
+        "Description": "Days that audit records are kept. Empty: for good.",
+    },
     "Oidc": {
         "Type": "String",
         "Default": "",
@@ -266,6 +272,7 @@ def _environment(scale: Scale, *, with_api: bool) -> Json:
         "ATTUNE_PACKS_DIR": _if("HasPacksDir", {"Ref": "PacksDir"}),
         "ATTUNE_CORS_ORIGINS": {"Ref": "CorsOrigins"},
         "ATTUNE_OIDC": {"Ref": "Oidc"},
+        "ATTUNE_AUDIT_DAYS": {"Ref": "AuditDays"},
         "ATTUNE_TASK_IMAGE": {"Ref": "TaskImage"},
         "ATTUNE_TASK_CLUSTER": _if("HasTasks", {"Ref": "TaskCluster"}),
         "ATTUNE_TASK_ROLE": _if("HasTasks", _arn("TaskExecutionRole")),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from chalicelib.api.errors import ApiError
+from chalicelib.api.views import Raw
 from chalicelib.domain.audit import AuditCategory, AuditEvent, AuditOutcome, masked, shortened, singular, told
 from chalicelib.domain.entities import Definition, Json
 from chalicelib.log import logger
@@ -183,7 +184,7 @@ def _resource(route: "Route", trail: Trail) -> tuple[str | None, int | None, str
     parts = [part for part in route.path.split("/") if part][2 if route.path.startswith("/api/") else 0 :]
     nouns = [at for at, part in enumerate(parts) if part.startswith("{")]
     kind = singular(parts[nouns[-1] - 1] if nouns and nouns[-1] else parts[0])
-    if route.method == "POST" and parts and _is_collection(parts[-1]):
+    if route.status == 201 and parts and _is_collection(parts[-1]):
         return _made(singular(parts[-1]), trail)
     if not nouns:
         return (None, None, None) if route.tag == "auth" else _made(kind, trail)
@@ -200,8 +201,10 @@ def _made(kind: str, trail: Trail) -> tuple[str, int | None, str | None]:
     for _, change in trail.journal.changes:
         if change.kind == kind and change.after is not None:
             return kind, change.after.id, _ref(kind, change.after)
-    shown = getattr(trail.answer, "data", trail.answer)
-    number, ref = getattr(shown, "id", None), getattr(shown, "ref", None)
+    shown = trail.answer.value if isinstance(trail.answer, Raw) else getattr(trail.answer, "data", trail.answer)
+    fields = shown.get("data", shown) if isinstance(shown, dict) else {}
+    number = fields.get("id") if fields else getattr(shown, "id", None)
+    ref = fields.get("ref") if fields else getattr(shown, "ref", None)
     return kind, number if isinstance(number, int) else None, ref if isinstance(ref, str) else None
 
 

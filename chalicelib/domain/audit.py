@@ -30,7 +30,7 @@ _SECRET_NAMES: Final = re.compile(
     r"|(api|private|access|signing|encryption|webhook)[_-]?key|^key$|_key$|^auth$|^pin$|^dsn$|connection_?string",
     re.IGNORECASE,
 )
-_URL_PASSWORD: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@", re.IGNORECASE)
+_URL_PASSWORD: Final = re.compile(r"(://[^\s/:@]*):[^\s/@]+@")
 
 _LONG_TEXT: Final = 500  # characters of one text in a record
 _SHOWN: Final = 100  # of a longer one

@@ -299,12 +299,6 @@ class Stage:
         """Whether what a tenant has stored is other than at first."""
         return self.rows_of(tenant) != self._rows[tenant]
 
-    def forget_attempts(self) -> None:
-        """Empty the audit logs: in one's own stand the names that one has asked with."""
-        rows = self._held["activity"].items
-        for hash_key in [each for each in rows if each.value.endswith("#audit")]:
-            del rows[hash_key]
-
     def rows_of(self, tenant: str) -> dict[tuple[str, str, str], str]:
         """Everything that a tenant has stored, to be compared; but for the audit log, which tells of all attempts."""
         return {
