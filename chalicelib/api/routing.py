@@ -322,6 +322,7 @@ class Call:
         self.now: datetime = services.clock()
         self.cookies: list[str] = []  # ``Set-Cookie`` values of the answer
         self.revealed: list[dict[str, Any]] = []  # for the audit log
+        self.account: Principal | None = None  # for it, too: who is known on a public route
         self._principal = principal
         self._access = access
         self._packs: dict[str, Pack | None] = {}

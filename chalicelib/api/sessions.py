@@ -19,6 +19,7 @@ def _void_refresh_tokens(call: Call) -> None:
         principal = call.services.tokens.verify_refresh(cookies.read(call.request, cookies.REFRESH))
     except TokenError:
         return
+    call.account = principal
     family = principal.metadata.get("family")
     if isinstance(family, str):
         notes = call.services.store.tenant(principal.tenant).token_notes

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chalicelib.services import Services
 
 SAFE: Final = ("GET", "HEAD", "OPTIONS")
-SIGNING_IN: Final = ("/auth/callback", "/auth/logout")  # by GET, for browsers are sent there
+CALLBACK: Final = "/auth/callback"  # where browsers are sent after signing in elsewhere: a GET
 _CATEGORIES: Final[dict[str, AuditCategory]] = {
     "auth": "auth",
     "keys": "secret",
@@ -126,7 +126,8 @@ def _leaves_one(request: "Request", trail: Trail, status: int) -> bool:
     if route is None:
         return False
     if principal is None:
-        signing_in = route.tag == "auth" and (route.method not in SAFE or route.path in SIGNING_IN)
+        known = trail.call is not None and trail.call.account is not None
+        signing_in = route.tag == "auth" and (route.method not in SAFE or route.path == CALLBACK or known)
         return signing_in and status not in (400, 413, 415, 422, 431, 501)
     if status in (401, 403):
         return True
@@ -139,7 +140,7 @@ def _leaves_one(request: "Request", trail: Trail, status: int) -> bool:
 
 def _actor(services: "Services", trail: Trail) -> tuple[str, dict[str, Any]]:
     """Whose token it is; on a public route, the account that the handler looked at."""
-    principal = trail.principal
+    principal = trail.principal or (None if trail.call is None else trail.call.account)
     if principal is not None:
         return principal.tenant, {
             "actor_identity": principal.identity_id,

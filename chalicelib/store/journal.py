@@ -38,7 +38,7 @@ class Journal:
             self.account = (tenant, thing)
 
     def was_deleted(self, tenant: str, kind: str, ref: str) -> None:
-        before = self.read.pop((tenant, kind, ref), None)
+        before = self.read.get((tenant, kind, ref))
         self.changes.append((tenant, Change(kind=kind, operation="delete", ref=ref, before=before)))
 
 

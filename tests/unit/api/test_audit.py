@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from unit.api.conftest import Api
 
-from chalicelib.api import trail
+from chalicelib.api import cookies, trail
 from chalicelib.domain.audit import MASK
 from chalicelib.security import passwords
 from chalicelib.store.registry import Put
@@ -35,7 +35,7 @@ def _forget_locks():
 
 def test_a_key_from_creation_to_deletion(api):
     body = {"ref": "db.password", "owner_type": "system", "name": "db", "value": "hunter22", "encrypted": True}
-    assert api.post("/api/v1/keys", json=body).status == 201
+    made = api.post("/api/v1/keys", json=body).data
     assert api.put("/api/v1/keys/db.password", json={"value": "hunter33", "name": "database"}).status == 200
     assert api.get("/api/v1/keys/db.password").data["value"] == "hunter33"
     assert api.delete("/api/v1/keys/db.password").status == 200
@@ -51,7 +51,7 @@ def test_a_key_from_creation_to_deletion(api):
         assert (each["resource_type"], each["resource_ref"]) == ("key", "db.password")
         assert (each["outcome"], each["actor_login"], each["actor_token_type"]) == ("success", api.login, "access")
         assert (each["actor_ip"], each["actor_user_agent"]) in {("203.0.113.7", "pytest"), ("203.0.113.7", None)}
-        assert each["actor_identity"] == api.identity.id
+        assert (each["actor_identity"], each["resource_id"]) == (api.identity.id, made["id"])
     assert (created["http_method"], created["http_path"], created["http_status"]) == ("POST", "/api/v1/keys", 201)
     (change,) = created["details"]["changes"]
     assert (change["operation"], change["before"], change["after"]["sealed"]) == ("create", None, MASK)
@@ -97,6 +97,20 @@ def test_signing_in(api):
     assert (unknown["outcome"], unknown["actor_login"]) == ("failure", None)
     assert (refreshed["event_type"], refreshed["actor_login"]) == ("auth.refresh_token", user.login)
     assert "swordfish99" not in str(audited(api))
+
+
+def test_signing_out(api):
+    tokens = api.services.tokens
+    refresh = tokens.issue_refresh(
+        tenant=api.tenant, identity=api.identity, now=api.services.clock(), family="f", generation=0
+    )
+    assert api.anonymous().get("/auth/logout").status == 307
+    assert audited(api) == []  # nobody has signed out
+    assert api.anonymous().get("/auth/logout", headers={"cookie": f"{cookies.REFRESH}={refresh}"}).status == 307
+    (signed_out,) = audited(api)
+    assert (signed_out["event_type"], signed_out["actor_login"]) == ("auth.logout", api.login)
+    assert signed_out["actor_token_type"] == "refresh"
+    assert refresh not in str(signed_out)
 
 
 def test_a_door_that_is_shut_is_told_once(api):
