@@ -21,14 +21,14 @@ reset: ## forget the state of `make run`
 	@$(PYTHON) -m infra.local.reset
 
 test: check ## everything, from nothing, on free ports
-	@$(UNIT) -m slow
+	@$(UNIT) -m "slow or aws"
 	@$(BIN)/python -m pytest -q tests/contract tests/e2e
 
-check: $(VENV)/.dev ## lint, types, unit tests
+check: $(VENV)/.dev ## lint, types, and the unit tests that need no AWS, not even a fake one
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(UNIT) -m "not slow"
+	@$(UNIT) -m "not slow and not aws"
 
 bench: $(VENV)/.dev ## the benchmarks; prints a table, writes bench.json
 	@$(BIN)/python -m tests.bench

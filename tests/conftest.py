@@ -30,6 +30,7 @@ MARKERS = {
     "orchestration": "advanced workflow orchestration tests",
     "workflow": "workflow tests",
     "inquiry": "human-in-the-loop tests",
+    "aws": "unit tests on moto, whose calls are slow: `make check` leaves them to `make test`",
     "slow": "seconds a test: `make check` leaves it to `make test`",
     "performance": "many things at once, counted",
 }

@@ -24,6 +24,13 @@ from infra import tables
 QUEUES = ("events", "executions", "results")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what works on a deployment, by whatever fixture."""
+    for item in items:
+        if "aws" in getattr(item, "fixturenames", ()):
+            item.add_marker("aws")
+
+
 @pytest.fixture(scope="session")
 def aws() -> Iterator[None]:
     """Moto, nobody's credentials, and clients that last for the session: making them costs more than most tests."""
