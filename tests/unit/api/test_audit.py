@@ -5,10 +5,14 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from unit.api.conftest import Api
 
 from chalicelib.api import cookies, trail
-from chalicelib.domain.audit import MASK
+from chalicelib.domain.audit import MASK, Wanted
+from chalicelib.domain.entities import Runtime
+from chalicelib.domain.templates import REDACTED
 from chalicelib.security import passwords
 from chalicelib.store.registry import Put
 
@@ -233,9 +237,84 @@ def test_a_record_that_cannot_be_stored_goes_to_the_log(api, monkeypatch, caplog
 
 
 def test_records_end_where_it_is_configured(api):
-    settings = msgspec.structs.replace(api.services.settings, audit_days=90)
-    short = Api(replace(api.services, settings=settings), api.tenant, api.token, api.login)
+    ninety = msgspec.structs.replace(api.services.settings, audit_days=90)
+    short = Api(replace(api.services, settings=ninety), api.tenant, api.token, api.login)
     assert short.post("/api/v1/keys", json={"ref": "k", "owner_type": "system", "name": "n", "value": 1}).status == 201
     (row,) = api.services.store._tables.audit.query(f"{api.tenant}#audit")
     left = row.expires - api.services.clock().timestamp()
     assert timedelta(days=89.9).total_seconds() < left <= timedelta(days=90).total_seconds()
+
+
+def test_secret_parameters_that_are_shown(api):
+    """Who may decrypt reads them on the record; who asks without is denied on it."""
+    api.post("/api/v1/keys", json={"ref": "db.password", "owner_type": "system", "name": "n", "value": "hunter22"})
+    row = api.as_execution(
+        action_ref="acme.do", config={"p": REDACTED}, secrets={"/p": ["Bearer ", {"key": "db.password"}]}
+    )
+    path = f"/api/v1/executions/{row.execution_id}"
+    assert api.get(f"{path}?include_secret_values=true").data["config"] == {"p": "Bearer hunter22"}
+    assert api.get(path).data["config"] == {"p": REDACTED}
+    assert api.as_role("core.viewer").get(f"{path}?include_secret_values=true").status == 403
+    denied, read = audited(api, resource_type="execution", http_method="GET")
+    assert (read["event_type"], read["category"], read["resource_id"]) == ("secret.read", "secret", row.execution_id)
+    assert {each["ref"] for each in read["details"]["secrets_read"]} == {str(row.execution_id), "db.password"}
+    assert denied["details"]["reason"] == "Insufficient permissions: keys:decrypt"
+    assert "hunter22" not in str(audited(api))
+
+
+@settings(
+    max_examples=4, phases=[Phase.generate], deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.text("xyz", min_size=16, max_size=100), st.booleans())
+def test_no_secret_of_a_request_is_told(api, secret, as_text):
+    """Of keys, accounts, webhooks, rules and configurations, whether the request is taken or refused."""
+    mark = f"m{api.services.new_id()}"
+    value = secret if as_text else {"inner": [secret]}
+    schema = {"pin": {"type": "string", "secret": True}}
+    now = api.services.clock()
+    shell = Runtime(id=api.services.new_id(), ref=f"{mark}.shell", name="S", created=now, updated=now)
+    api.registry.commit(Put(shell, new=True))
+    anonymous = api.anonymous()
+    account = {"login": f"{mark}@example.org", "password": secret}
+    named = {"pack_ref": mark, "label": "L"}
+    posts = [
+        ("keys", {"ref": f"{mark}.k", "owner_type": "system", "name": "n", "value": value}),
+        ("keys", {"ref": f"{mark}.k", "owner_type": "nobody", "name": "n", "value": value}),
+        ("identities", account),
+        ("packs", {"ref": mark, "label": "P", "version": "1.0.0", "conf_schema": schema, "config": {"pin": secret}}),
+        ("triggers", {"ref": f"{mark}.t", **named}),
+        (
+            "actions",
+            {"ref": f"{mark}.a", "entrypoint": "a", "runtime_ref": f"{mark}.shell", "param_schema": schema} | named,
+        ),
+        (f"triggers/{mark}.t/webhooks/enable", {}),
+        (
+            "rules",
+            {
+                "ref": f"{mark}.r",
+                "trigger_ref": f"{mark}.t",
+                "action_ref": f"{mark}.a",
+                "action_params": {"pin": secret},
+            }
+            | named,
+        ),
+        ("executions/execute", {"action_ref": f"{mark}.a", "parameters": {"pin": secret}}),
+    ]
+    hmac = {"enabled": True, "secret": secret}
+    answers = [api.post(f"/api/v1/{path}", json=body) for path, body in posts]
+    answers.append(api.put(f"/api/v1/keys/{mark}.k", json={"value": value, "encrypted": True}))
+    answers.append(api.put(f"/api/v1/triggers/{mark}.t/webhooks/config", json={"hmac": hmac}))
+    assert [answer.status for answer in answers] == [201, 422, 201, 201, 201, 201, 200, 201, 201, 200, 200], answers
+    assert anonymous.post("/auth/login", json=account | {"tenant": api.tenant}).status == 200
+    refused = anonymous.post("/auth/login", json={"login": secret, "password": "wrong", "tenant": api.tenant})
+    assert refused.status == 401
+    anonymous.post("/auth/token-login", json={"token": f"attune_it_{secret}"})
+    anonymous.post("/auth/refresh", json={"refresh_token": secret})
+    api.with_token(api.token or "").get(f"/api/v1/keys/{mark}.k")
+    api.delete(f"/api/v1/keys/{mark}.k")
+    log = api.services.store.tenant(api.tenant).audit
+    found, _ = log.find(Wanted(), lambda _: None, offset=0, limit=500)
+    recorded = msgspec.json.encode(found).decode()
+    assert mark in recorded
+    assert secret not in recorded
+    assert api.registry.triggers.get(f"{mark}.t").webhook_key not in recorded
