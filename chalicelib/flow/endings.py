@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from chalicelib.domain.entities import Execution
 from chalicelib.domain.executions import TERMINAL, WAITING
-from chalicelib.domain.workflow.conductor import Stop
+from chalicelib.domain.workflow.steps import Stop
 from chalicelib.flow import cancel, gates, lanes, workflows
 from chalicelib.flow.batches import each_or_all, one_by_one
 from chalicelib.flow.workflows import Aftermath

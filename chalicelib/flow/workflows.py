@@ -19,12 +19,24 @@ from chalicelib.domain import templates
 from chalicelib.domain.entities import Action, Execution, Identity, Json, WorkflowDefinition
 from chalicelib.domain.executions import CANCELING, OPEN, RUNNING, TERMINAL, WAITING
 from chalicelib.domain.workflow import conductor
-from chalicelib.domain.workflow.conductor import Ended, Event, Start, Step, Stop, World, outstanding
+from chalicelib.domain.workflow.conductor import outstanding
 from chalicelib.domain.workflow.definition import Definition
 from chalicelib.domain.workflow.graph import Graph
 from chalicelib.domain.workflow.parsing import parse
 from chalicelib.domain.workflow.scope import result_view
 from chalicelib.domain.workflow.state import Again, Origin
+from chalicelib.domain.workflow.steps import (
+    Cancelled,
+    Ended,
+    Event,
+    Expired,
+    Paused,
+    Resumed,
+    Start,
+    Step,
+    Stop,
+    World,
+)
 from chalicelib.flow.rules import request_for
 from chalicelib.flow.secrets import read_key_for, seal
 from chalicelib.flow.wakes import wake_at
@@ -147,17 +159,17 @@ def run_of(services: Services, tenant: str, id_: int) -> Run | None:
 
 def cancel(services: Services, tenant: str, id_: int) -> Aftermath:
     """Begin to end a run, by its ``cancellation_policy``; it is ``cancelled`` when nothing of it is left running."""
-    return _advance(services, tenant, id_, [conductor.Cancelled()], {})
+    return _advance(services, tenant, id_, [Cancelled()], {})
 
 
 def pause(services: Services, tenant: str, id_: int) -> Aftermath:
     """Start nothing new in a run until it is resumed; what runs goes on. Raises :class:`NotAWorkflowError`."""
-    return _told(services, tenant, id_, conductor.Paused())
+    return _told(services, tenant, id_, Paused())
 
 
 def resume(services: Services, tenant: str, id_: int) -> Aftermath:
     """Start what was held back. Raises :class:`NotAWorkflowError`."""
-    return _told(services, tenant, id_, conductor.Resumed())
+    return _told(services, tenant, id_, Resumed())
 
 
 class RerunError(Exception):
@@ -189,14 +201,14 @@ def look_at(services: Services, tenant: str, execution: Execution, now: datetime
         return None
     deadline = run.origin.deadline
     if deadline is not None and deadline <= now:
-        return _advance(services, tenant, execution.id, [conductor.Expired()], {})
+        return _advance(services, tenant, execution.id, [Expired()], {})
     if deadline is not None and deadline - now < timedelta(hours=1):
         wake_at(services, tenant, execution.id, deadline)
     waited_for = list(outstanding(run.state))
     children = {each.id: each for id_ in waited_for if (each := store.activity.get_execution(id_)) is not None}
     over = [ending_of(child) for child in children.values() if child.status in TERMINAL]
     gone = [Ended(child=id_, status="abandoned") for id_ in waited_for if id_ not in children]
-    again = [conductor.Cancelled()] if run.state.canceling else []
+    again = [Cancelled()] if run.state.canceling else []
     return _advance(services, tenant, execution.id, [*over, *gone, *again], children)
 
 

@@ -39,7 +39,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One step of a run's history: its notes, as :class:`~chalicelib.domain.workflow.conductor.Note` writes them."""
+    """One step of a run's history: its notes, as :class:`~chalicelib.domain.workflow.steps.Note` writes them."""
 
     time: datetime
     notes: list[Json]

@@ -16,19 +16,10 @@ from unit.domain.workflow.runs import Run, task_of
 from chalicelib.domain.entities import Execution, ExecutionStatus, Json
 from chalicelib.domain.executions import OPEN
 from chalicelib.domain.workflow import conductor
-from chalicelib.domain.workflow.conductor import (
-    Cancelled,
-    Ended,
-    Event,
-    Expired,
-    Paused,
-    Resumed,
-    Step,
-    Stop,
-    outstanding,
-)
+from chalicelib.domain.workflow.conductor import outstanding
 from chalicelib.domain.workflow.definition import Definition
 from chalicelib.domain.workflow.state import State
+from chalicelib.domain.workflow.steps import Cancelled, End, Ended, Event, Expired, Paused, Resumed, Step, Stop
 
 Outcome = tuple[ExecutionStatus, bool]  # how an execution ends, and whether for the time it took
 Plan = Callable[[str, int, int], Outcome]  # by task, item and attempt
@@ -81,7 +72,7 @@ class Platform:
         self.version = 0
         self.rows: dict[int, Row] = {}
         self.messages: list[Message] = []
-        self.end: conductor.End | None = None
+        self.end: End | None = None
         self.calm = False
         self.attempts: set[tuple[str, int, int, int]] = set()  # task, iteration, item, attempt
         self.begun: list[tuple[str, int]] = []  # task, iteration

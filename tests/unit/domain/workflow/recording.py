@@ -15,10 +15,10 @@ from unit.domain.workflow.runs import Run
 
 from chalicelib.domain.entities import Json
 from chalicelib.domain.workflow import conductor
-from chalicelib.domain.workflow.conductor import Event, Step
 from chalicelib.domain.workflow.definition import Definition
 from chalicelib.domain.workflow.parsing import parse
 from chalicelib.domain.workflow.state import State
+from chalicelib.domain.workflow.steps import Event, Step
 
 FOLDER = Path(__file__).parent / "histories"
 

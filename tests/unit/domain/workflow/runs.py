@@ -10,11 +10,11 @@ import msgspec
 from chalicelib.domain.entities import Action, Execution, ExecutionStatus, Json
 from chalicelib.domain.values import MissingError
 from chalicelib.domain.workflow import conductor
-from chalicelib.domain.workflow.conductor import Ended, Event, Note, Step, World
 from chalicelib.domain.workflow.definition import Definition
 from chalicelib.domain.workflow.graph import Graph
 from chalicelib.domain.workflow.scope import result_view
 from chalicelib.domain.workflow.state import Origin, State
+from chalicelib.domain.workflow.steps import End, Ended, Event, Note, Step, Stop, World
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = 1
@@ -41,8 +41,8 @@ class Run:
         self.not_before: dict[int, datetime | None] = {}
         self.results: dict[int, Json] = {}
         self.open: dict[int, Execution] = {}
-        self.stopped: list[conductor.Stop] = []
-        self.end: conductor.End | None = None
+        self.stopped: list[Stop] = []
+        self.end: End | None = None
         self.notes: list[Note] = []
         self.kept: list[list[Json]] = []
         self.keys: dict[str, Json] = {}
@@ -66,7 +66,7 @@ class Run:
         return self._took(conductor.advance(self.graph, self.state, events, self.world))
 
     @property
-    def over(self) -> conductor.End:
+    def over(self) -> End:
         """How the run ended; it must have."""
         assert self.end is not None
         return self.end

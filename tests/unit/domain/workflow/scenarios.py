@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from unit.domain.workflow.recording import Recorder, Script
 
 from chalicelib.domain.entities import Json
-from chalicelib.domain.workflow.conductor import Cancelled, Ended, Expired, Paused, Resumed
+from chalicelib.domain.workflow.steps import Cancelled, Ended, Expired, Paused, Resumed
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from unit.domain.workflow.runs import BEGAN, RUN, Answer, Run, definition_of, task_of
 
 from chalicelib.domain.entities import Execution, ExecutionStatus, Json
-from chalicelib.domain.workflow.conductor import Cancelled, Ended, Expired, Paused, Resumed
+from chalicelib.domain.workflow.steps import Cancelled, Ended, Expired, Paused, Resumed
 
 
 def to(*names: str, when: str | None = None, **publish: Json) -> dict[str, Json]:
