@@ -14,16 +14,22 @@ _AHEAD: Final = timedelta(minutes=5)  # more than a late tick, less than a messa
 _WITHIN: Final = timedelta(minutes=14)
 
 
+def delay_until(moment: datetime, now: datetime) -> int | None:
+    """Seconds that a message is delayed to come at ``moment``; None if that is further off than a message can wait.
+
+    A second is the grain of SQS: rounded up, so that nothing comes early.
+    """
+    return None if moment - now > _WITHIN else max(0, -((now - moment) // timedelta(seconds=1)))
+
+
 def wake_at(services: Services, tenant: str, id_: int, moment: datetime) -> None:
     """Have the execution looked at (``flow.sweeper.look_at``) at ``moment``, at once if that is past.
 
     A wake may come twice or when nothing is due any more: looking finds out. If the message is lost, the sweeper looks
     within a quarter of an hour.
     """
-    now = services.clock()
-    if moment - now <= _WITHIN:
-        # A second is the grain of SQS: rounded up, so that nothing is found to be early.
-        delay = max(0, -((now - moment) // timedelta(seconds=1)))
+    delay = delay_until(moment, services.clock())
+    if delay is not None:
         services.queues.wake(Wake(tenant=tenant, id=id_), delay=delay)
     else:
         services.store.tenant(tenant).activity.look_again(id_, moment - _AHEAD)

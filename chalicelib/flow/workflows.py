@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from chalicelib.domain import templates
-from chalicelib.domain.entities import Action, Execution, Identity, Json, WorkflowDefinition
+from chalicelib.domain.entities import Action, Execution, Json, WorkflowDefinition
 from chalicelib.domain.executions import CANCELING, OPEN, RUNNING, TERMINAL, WAITING
 from chalicelib.domain.workflow import conductor
 from chalicelib.domain.workflow.conductor import outstanding
@@ -39,7 +39,7 @@ from chalicelib.domain.workflow.steps import (
 )
 from chalicelib.flow.rules import request_for
 from chalicelib.flow.secrets import read_key_for, seal
-from chalicelib.flow.wakes import wake_at
+from chalicelib.flow.wakes import delay_until, wake_at
 from chalicelib.protocol import ExecutionRequested
 from chalicelib.security.access import access_of_identity, grants_of
 from chalicelib.services import Services
@@ -49,7 +49,6 @@ from chalicelib.store.workflows import Run
 
 _TRIES: Final = 25  # steps of one run that may come in between
 _LONGEST_PAUSE: Final = 0.4  # seconds between two tries
-_DIRECT: Final = timedelta(minutes=14)  # a message can be delayed by 15
 _DEFINITIONS: Final = 200  # kept per process
 
 
@@ -73,7 +72,7 @@ def start(services: Services, snapshot: Snapshot, message: ExecutionRequested, a
     if execution is None or execution.status in TERMINAL:
         return Aftermath()
     if execution.status not in WAITING:
-        _send_again(services, snapshot, message.id)
+        _send_again(services, snapshot, store.workflows.get(message.id))
         return Aftermath()
     workflow = snapshot.workflow(action.ref)
     graph, error = _graph_of(workflow)
@@ -129,8 +128,9 @@ def _first_step(services: Services, snapshot: Snapshot, graph: Graph, origin: Or
             if origin.deadline is not None and step.end is None:
                 wake_at(services, snapshot.tenant, origin.execution, origin.deadline)
             return _carry_out(services, snapshot, origin, step)
-        if store.workflows.get(origin.execution) is not None:
-            _send_again(services, snapshot, origin.execution)
+        begun = store.workflows.get(origin.execution)
+        if begun is not None:
+            _send_again(services, snapshot, begun)
             return Aftermath()
         execution = store.activity.get_execution(origin.execution)
         if execution is None or execution.status not in WAITING:
@@ -217,22 +217,18 @@ def _advance(
 ) -> Aftermath:
     store = services.store.tenant(tenant)
     snapshot = services.snapshots.of(tenant)
-    aftermath = Aftermath()
     for attempt in range(_TRIES):
         run = store.workflows.get(id_)
         if run is None or run.state.over:
-            return aftermath
+            return Aftermath()
         graph = _kept_graph(services, tenant, run.origin.definition)
         world = _world(services, snapshot, run.origin, known)
         step = conductor.advance(graph, run.state, events, world)
         if not step.changed:
-            _send_again(services, snapshot, id_)
-            return aftermath
+            _send_again(services, snapshot, run)
+            return Aftermath()
         if _commit(services, snapshot, run, step, _move(services, tenant, run.origin, step, world.now), world.now):
-            done = _carry_out(services, snapshot, run.origin, step)
-            aftermath.ended += done.ended
-            aftermath.stop += done.stop
-            return aftermath
+            return _carry_out(services, snapshot, run.origin, step)
         _pause(attempt)
     raise BusyError(f"workflow {id_} is being advanced by others")
 
@@ -314,20 +310,19 @@ def _request(services: Services, snapshot: Snapshot, executions: Sequence[tuple[
     for execution, not_before in executions:
         if execution.status not in OPEN:
             continue
-        wait = not_before - now if not_before is not None else timedelta()
-        if wait > _DIRECT:
-            wake_at(services, snapshot.tenant, execution.id, now + wait)
+        begins = not_before or now
+        delay = delay_until(begins, now)
+        if delay is None:
+            wake_at(services, snapshot.tenant, execution.id, begins)
         else:
-            delay = max(0, -(-wait // timedelta(seconds=1)))
             by_delay[delay].append(request_for(snapshot.tenant, execution, snapshot.version))
     for delay, messages in by_delay.items():
         services.queues.executions_requested(messages, delay=delay)
 
 
-def _send_again(services: Services, snapshot: Snapshot, id_: int) -> None:
+def _send_again(services: Services, snapshot: Snapshot, run: Run | None) -> None:
     """Request what a run waits for and what has not begun: whoever made the step may have died before that."""
     store = services.store.tenant(snapshot.tenant)
-    run = store.workflows.get(id_)
     if run is None or run.state.over:
         return
     children = outstanding(run.state)
@@ -354,17 +349,14 @@ def _world(services: Services, snapshot: Snapshot, origin: Origin, known: dict[i
         action=snapshot.action,
         result=result,
         read_key=lambda ref: read_key_for(services, snapshot, origin.executor, ref),
-        may_hand_out=lambda refs: _may_hand_out(services, snapshot, origin.executor, refs),
+        may_hand_out=lambda refs: _may_hand_out(snapshot, origin.executor, refs),
         keep=lambda values: store.blobs.put_value(msgspec.json.encode(values), folder="items"),
         kept=_kept_items(services, snapshot.tenant),
     )
 
 
-def _may_hand_out(services: Services, snapshot: Snapshot, executor: int | None, refs: list[str]) -> bool:
-    identity: Identity | None = None
-    if executor is not None:
-        registry = services.store.tenant(snapshot.tenant).registry
-        identity = snapshot.memo(f"identity {executor}", lambda: registry.identities.by_id(executor))
+def _may_hand_out(snapshot: Snapshot, executor: int | None, refs: list[str]) -> bool:
+    identity = None if executor is None else snapshot.identity_by_id(executor)
     return access_of_identity(snapshot, identity).covers(grants_of(snapshot, refs))
 
 
